@@ -53,6 +53,8 @@ SLIDING: dict[str, list[Any]] = {
 
 CASES: dict[str, dict[str, list[Any]]] = {
     "llama": LLAMA | HEADS | {"attention_bias": [True, False], "mlp_bias": [True, False]},
+    "mllama_text_model": LLAMA | {"num_hidden_layers": [5, 7], "cross_attention_layers": [None, [1, 3], [0, 2]],
+                                  "pad_token_id": [0], "tie_word_embeddings": [False]},
     "mistral": LLAMA | HEADS | {"sliding_window": [None, 7]},
     "qwen2": LLAMA | {"use_sliding_window": [True, False], "sliding_window": [5], "max_window_layers": [0, 1, 2]},
     "qwen3": LLAMA | HEADS | {"attention_bias": [True, False]},

@@ -148,7 +148,8 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     gate = UNGATED if placement not in ("pre", "sandwich") or draw(st.integers(0, 3)) else {
         "gate_rank": 5, "gate_on": draw(st.sampled_from(("both", "attention")))}
     return draw(perhaps_apart(
-        {**block, "residual": "sequential", "norm": draw(norms(placement=placement, shared=False)) | gate}))
+        {**block, "residual": "sequential", "tanh_gates": not draw(st.integers(0, 4)),
+         "norm": draw(norms(placement=placement, shared=False)) | gate}))
 
 
 UNGATED = {"gate_rank": None, "gate_on": "both"}
@@ -222,6 +223,7 @@ def perhaps_streams(data: dict[str, Any]) -> dict[str, Any]:
     """With residual streams, where every sublayer can read a mix of them."""
     blocks = [block for group in data["groups"] for block in group["blocks"]] if data.get("groups") else [data]
     plain = all(block["residual"] == "sequential" and block["norm"]["placement"] in ("pre", "sandwich")
+                and not block.get("tanh_gates")
                 and not block.get("adapter") and not (block["attention"] or {}).get("blocks") for block in blocks)
     return data | {"streams": 3, "layer_scale": False} if plain and not data.get("convolution") else data
 

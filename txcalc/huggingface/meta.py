@@ -15,6 +15,7 @@ from txcalc.huggingface.openai import TWO_MORE
 from txcalc.huggingface.rows import NORMS, WIDTH, Family, Fields, Rows, flag, gated, given, plain, size, some
 from txcalc.huggingface.vision import patches, vit_tower
 
+_MLLAMA: Final[Fields] = {"heads": size("num_attention_heads"), "kv_heads": size("num_key_value_heads")}
 llama = partial(decoder, only={"activation": "swiglu"})
 
 
@@ -66,6 +67,11 @@ def _llama4_tower(c: Config, _: str) -> Data:
     return {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}
 
 
+def _crosses(c: Config, layers: int) -> list[bool]:
+    listed = listed_layers(c, "cross_attention_layers")
+    return [i in (range(3, layers, 5) if listed is None else listed) for i in range(layers)]
+
+
 def _musicgen(type_: str, prefix: str, *, reads: bool) -> dict[str, Family]:
     """Decoders of sound in codebooks (arXiv 2306.05284), alone: their texts' encoder and the sound's are no part."""
     read: dict[str, Any] = {"unread_memory": size("hidden_size"), "cross_attention": {
@@ -94,6 +100,11 @@ ROWS: Final[Rows] = {
     **_musicgen("musicgen_melody", "MusicgenMelody", reads=False),
     "llama4": Family(_llama4, {"Llama4ForConditionalGeneration": "lm"}, ("llama4_vision_model",)),
     "llama": llama("Llama"),
+    # Llama 3.2 Vision without eyes: layers that would read images do not run.
+    "mllama_text_model": decoder(
+        {"MllamaForCausalLM": "lm", "MllamaTextModel": "none"}, attention=_MLLAMA, bias=False, extra_tokens=8,
+        unread_memory=size("hidden_size"), layers=[where(_crosses, {
+            "attention": None, "tanh_gates": True, "cross_attention": {**_MLLAMA, "qk_norm": NORMS["head"]}})]),
     "cwm": decoder("Cwm", layers=[windows(all_but(every(4, first=0)))]),
     "llama4_text": decoder(  # a shared expert beside one routed, chunked attention, layers without positions
         "Llama4", position={"kind": "rope"}, feed_forward=gated(d_ff=size("intermediate_size_mlp")), layers=[

@@ -50,6 +50,11 @@ def shares_keys(stack: Stack) -> bool:
     return any(each.kind == "standard" and each.kv_shared for each in attentions(stack))
 
 
+def skipped(block: Sublayers) -> bool:
+    """Whether nothing of a block runs where there is no output of an encoder for it to read (Llama 3.2 Vision)."""
+    return block.cross_attention is not None and block.attention is None and block.recurrent is None
+
+
 def chooses_keys(stack: Stack) -> bool:
     """Whether an indexer chooses the keys of some layer."""
     return any(each.kind == "mla" and each.indexer is not None for each in attentions(stack))

@@ -16,14 +16,13 @@ from txcalc.spec import resolve, widths
 from txcalc.spec.autoencoder import Autoencoder
 from txcalc.spec.base import Count, Flag, Least, Size, Spec
 from txcalc.spec.errors import FieldError
-from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind, merges, positions, unpatched
+from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind
 from txcalc.spec.inputs import (
     ContrastiveHead,
     Head,
     Input,
     LearnedPosition,
     LMHead,
-    PatchInput,
     Pooler,
     Position,
     Projector,
@@ -50,6 +49,7 @@ class Sublayers(Spec):
     adapter: LanguageAdapter | None = None
     convolution: Convolution | None = None
     bottleneck: Bottleneck | None = None
+    tanh_gates: Annotated[Flag, "each sublayer's output times the tanh of a learned number (arXiv 2204.14198)"] = False
     norm: BlockNorm = BlockNorm()
     residual: Annotated[
         Literal["sequential", "parallel", "mixers", "none"],
@@ -66,6 +66,8 @@ class Sublayers(Spec):
                 raise FieldError(("norm", "placement"), "a parallel block takes pre, without gates")
         elif self.norm.shared:
             raise FieldError(("norm", "shared"), "only a parallel block can share its norm")
+        if self.tanh_gates and (self.residual != "sequential" or self.bottleneck is not None):
+            raise FieldError(("tanh_gates",), "needs residual: sequential, and no bottleneck")
         if self.residual == "mixers":
             self._check_mixers()
         experts = self.feed_forward is not None and self.feed_forward.kind == "moe" and self.feed_forward.separate_norms
@@ -297,8 +299,8 @@ class Model(Stack):
             raise FieldError(("encoder",), "an encoder-decoder needs one, and only it can have one")
         for path, block in located_blocks(self):
             if self.unread_memory is not None and (
-                    self.encoder is not None or getattr(block.cross_attention, "query_experts", 0) is not None):
-                raise FieldError(("unread_memory",), "needs cross_attention without experts everywhere, and no encoder")
+                    self.encoder is not None or getattr(block.cross_attention, "query_experts", None) is not None):
+                raise FieldError(("unread_memory",), "needs cross_attention without experts, and no encoder")
             if block.cross_attention is not None and self.encoder is None and self.unread_memory is None:
                 raise FieldError((*path, "cross_attention"), "needs architecture: encoder-decoder")
             for name in ("joined", "twice") if block.cross_attention is not None else ():
@@ -358,11 +360,11 @@ class Model(Stack):
         if tower is not None and tower.projector is None and not isinstance(head, ContrastiveHead):
             raise FieldError(("tower", "projector"), "needed where the tower feeds the main stack")
         if tower is not None and tower.projector is not None:
-            self._check_projector(tower, tower.projector, ("tower", "projector"))
+            widths.check_projector(tower, tower.projector, ("tower", "projector"))
             if tower.second is not None and tower.second.projector is not None:
-                self._check_projector(tower.second, tower.second.projector, ("tower", "second", "projector"))
+                widths.check_projector(tower.second, tower.second.projector, ("tower", "second", "projector"))
             for i, deep in enumerate(tower.deepstack):
-                self._check_projector(tower, deep, ("tower", "deepstack", i))
+                widths.check_projector(tower, deep, ("tower", "deepstack", i))
                 if deep.tokens != tower.projector.tokens or len(tower.deepstack) > self.layers:
                     raise FieldError(("tower", "deepstack", i), "must be of the projector's positions, for each of the "
                                      "main stack's first layers")
@@ -376,24 +378,3 @@ class Model(Stack):
             raise FieldError(("unused_table",), "needs source_vocab, without which stacks share a table")
         if self.contact_head and (self.groups is not None or self.attention is None):
             raise FieldError(("contact_head",), "needs attention, and layers that are alike")
-
-    def _check_projector(self, tower: SideTower, projector: Projector, at: tuple[str | int, ...]) -> None:
-        image = tower.input if isinstance(tower.input, PatchInput) else None
-        merge, extra = projector.merge or 1, 0
-        if projector.unpatched:
-            extra = unpatched(image) if image is not None else 0
-            if not extra or merge > 1 or projector.average:
-                raise FieldError((*at, "unpatched"), "needs class tokens or registers, and patches that stay apart")
-        side = 0 if image is None else image.image // image.patch // merges(tower)
-        given = positions(tower.input) // merge if image is None else (side // merge) ** 2 + extra
-        if isinstance(tower, Tower) and tower.resampler is not None and at[-1] == "projector":
-            given = tower.resampler.input.length
-        elif projector.newlines and image is not None:
-            given = given + side // merge + 2
-        if projector.tokens > given or (projector.tokens != given and not projector.average):
-            raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
-                             "leave it out, or average them")
-        read = (("feature_layers", after) for after in projector.feature_layers)
-        for name, skips in (("unused_layers", projector.unused_layers), *read):
-            if skips and (tower.groups is not None or skips >= tower.layers):
-                raise FieldError((*at, name), "must leave layers to read, all of them alike")

@@ -16,6 +16,7 @@ from txcalc.spec.facts import (
     is_causal,
     located_blocks,
     merges,
+    positions,
     projects_by_experts,
     unpatched,
 )
@@ -24,6 +25,7 @@ from txcalc.spec.inputs import PatchInput
 from txcalc.spec.rnn import RecurrentCell
 
 if TYPE_CHECKING:
+    from txcalc.spec.inputs import Projector
     from txcalc.spec.layers import Recurrent
     from txcalc.spec.model import Model, SideTower, Stack, Sublayers
 
@@ -118,7 +120,7 @@ def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
     if stack.position.kind == "disentangled" and any(projects_by_experts(block) for _, block in located_blocks(stack)):
         raise FieldError(path, "a table of positions is projected as queries are, which no expert does")
     for _, block in located_blocks(stack) if stack.streams is not None else ():
-        scaled = stack.layer_scale or block.adapter or block.convolution or getattr(
+        scaled = stack.layer_scale or block.tanh_gates or block.adapter or block.convolution or getattr(
             block.attention, "blocks", None)
         if scaled or block.residual != "sequential" or block.norm.placement not in ("pre", "sandwich"):
             raise FieldError((*path[:-2], "streams"), "each sublayer reads a mix of them through a norm, and adds to "
@@ -320,3 +322,27 @@ def check_sides(stack: Stack, rows: int) -> None:
     side = stack.input.image // stack.input.patch
     if rows < side:
         raise FieldError(("position", "size"), f"{rows} is less than the {side} patches along an image")
+
+
+def check_projector(tower: SideTower, projector: Projector, at: Loc) -> None:
+    """What a projector reads of its tower is there, and as many positions as it says come out."""
+    image = tower.input if isinstance(tower.input, PatchInput) else None
+    merge, extra = projector.merge or 1, 0
+    if projector.unpatched:
+        extra = unpatched(image) if image is not None else 0
+        if not extra or merge > 1 or projector.average:
+            raise FieldError((*at, "unpatched"), "needs class tokens or registers, and patches that stay apart")
+    side = 0 if image is None else image.image // image.patch // merges(tower)
+    given = positions(tower.input) // merge if image is None else (side // merge) ** 2 + extra
+    resampler = getattr(tower, "resampler", None)
+    if resampler is not None and at[-1] == "projector":
+        given = resampler.input.length
+    elif projector.newlines and image is not None:
+        given = given + side // merge + 2
+    if projector.tokens > given or (projector.tokens != given and not projector.average):
+        raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
+                         "leave it out, or average them")
+    read = (("feature_layers", after) for after in projector.feature_layers)
+    for name, skips in (("unused_layers", projector.unused_layers), *read):
+        if skips and (tower.groups is not None or skips >= tower.layers):
+            raise FieldError((*at, name), "must leave layers to read, all of them alike")

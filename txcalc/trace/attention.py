@@ -32,7 +32,7 @@ from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, Position, RotaryPosition
-    from txcalc.spec.layers import MLA, Attention, BlockNorm, HeadNorm, Norm
+    from txcalc.spec.layers import MLA, Attention, HeadNorm, Norm
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -123,29 +123,6 @@ def cross_attention(t: Trace, spec: Attention, around: Around, x: Tensor, memory
                 x = ops.linear(t, "q_first", x, x.shape[-1])
                 memory, values = (ops.linear(t, name, memory, memory.shape[-1]) for name in ("k_first", "v_first"))
         return _heads(t, spec, _APART._replace(made=around.made), x, memory, span, cache, values)
-
-
-def unread_attention(t: Trace, spec: Attention, norm: BlockNorm, d: Number, source: Number | None) -> None:
-    """The weights of attention to an encoder's output, where there is none: no product."""
-    assert source is not None
-    heads, keys, values = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.kv_heads * _value_dim(spec)
-    with t.scope("cross_attention", component="cross_attention"):
-        sizes = {"q": (heads, d), "k": (keys, source), "v": (values, source), "o": (d, spec.heads * _value_dim(spec))}
-        if spec.value_from == "key":
-            del sizes["v"]
-        for name, shape in sizes.items():
-            bias = {"bias": shape[:1]} if getattr(spec.bias, name) else {}
-            t.op(name, "linear", weights={"weight": shape, **bias})
-        if spec.value_norm is not None:
-            t.op("v_norm", "norm", weights=_affine(spec.value_norm, _value_dim(spec)))
-    affine = _affine(norm, d)
-    names = {"none": (), "sandwich": ("norm", "post_norm")}.get(norm.placement, ("norm",))
-    for name in names:
-        t.op(f"cross_attention_{name}", "norm", weights=affine)
-
-
-def _affine(norm: Norm, width: Number) -> dict[str, tuple[Number, ...]]:
-    return {name: (width,) for name, has in (("weight", norm.scale), ("bias", norm.bias)) if has}
 
 
 def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Tensor:

@@ -7,9 +7,9 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, width
+from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, skipped, width
 from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, neighbours, norms, ops, packed, split, tables
-from txcalc.trace.attention import Around, cross_attention, self_attention, unread_attention
+from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.beams import search
 from txcalc.trace.bottleneck import layer as layer_within
 from txcalc.trace.cells import convolve
@@ -312,10 +312,15 @@ def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) 
             for name in names[:2]:
                 y = ops.add(t, y, _scaled(t, stack, name, _sublayer(t, name, block, around, h, y)))
             names = names[3:]
+        unread = around.memory is None and block.cross_attention is not None
         for name in names:
-            if name == "cross_attention" and block.cross_attention is not None and around.memory is None:
-                unread_attention(t, block.cross_attention, block.norm, x.shape[-1], around.unread)
-            elif getattr(block, name) is not None:
+            if getattr(block, name) is None:
+                continue
+            if unread and (name == "cross_attention" or skipped(block)):
+                assert around.unread is not None
+                none = around._replace(memory=t.tensor(0, 1, around.unread), cached=False)
+                _residual(t, name, block, stack, none, t.tensor(0, *y.shape[1:]))
+            else:
                 y = _residual(t, name, block, stack, around, y)
         if block.convolution is None:
             return y
@@ -369,6 +374,7 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
         if t.code.holds_sublayers == "layer" or (local and attends):
             t.hold(h)
         y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, read))
+        y = ops.scale(t, f"{name}_gate", y, shape=(1,)) if block.tanh_gates else y
         if place == "res-post":
             y = norms.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":

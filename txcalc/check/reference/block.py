@@ -39,7 +39,7 @@ from txcalc.check.reference.layers import (
 from txcalc.check.reference.mixes import ChannelMix, NormGate, Streams
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
-from txcalc.spec.facts import shares_keys
+from txcalc.spec.facts import shares_keys, skipped
 from txcalc.spec.inputs import (
     AlibiPosition,
     DisentangledPosition,
@@ -164,8 +164,9 @@ class Block(nn.Module):
     ) -> None:
         super().__init__()
         norm = block.norm
+        self.gated = block.tanh_gates
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
-        self.mixed, self.alone = block.residual == "mixers", alone
+        self.mixed, self.alone, self.skipped = block.residual == "mixers", alone, alone and skipped(block)
         self.scaled, self.bare, self.replaces = scaled, not norm.on_attention, block.residual == "none"
         own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
         feed_forward = block.feed_forward
@@ -214,6 +215,8 @@ class Block(nn.Module):
         """The norms and the scale of one sublayer, which reads ``before`` columns and gives ``after``."""
         if self.scaled:
             self.register_parameter(f"{name}_scale", nn.Parameter(torch.full((after,), 1e-4)))
+        if self.gated:
+            self.register_parameter(f"{name}_gate", nn.Parameter(torch.full((1,), 0.3)))
         if norm.placement == "none" or (name == "feed_forward" and norm.shared) or (name == "recurrent" and self.mixed):
             return
         bare = name == "attention" and self.bare
@@ -253,6 +256,8 @@ class Block(nn.Module):
     ) -> Tensor:
         attention, recurrent, cross = self.attention, self.recurrent, self.cross_attention
         feed_forward = self.feed_forward
+        if self.skipped:
+            return x
         more: tuple[Any, ...] = (cache and cache.feed_forward,) if isinstance(feed_forward, ChannelMix) else ()
         if self.parallel:
             assert attention is not None and feed_forward is not None
@@ -315,7 +320,8 @@ class Block(nn.Module):
         return adapted
 
     def _scale(self, name: str, x: Tensor) -> Tensor:
-        return x * self.get_parameter(f"{name}_scale") if self.scaled else x
+        x = x * self.get_parameter(f"{name}_scale") if self.scaled else x
+        return x * self.get_parameter(f"{name}_gate").tanh() if self.gated else x
 
     def _norm(self, name: str, x: Tensor) -> Tensor:
         own, first = self._modules.get(f"global_{name}"), self.global_tokens

@@ -10,7 +10,7 @@ from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 
 _SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "adapter", "convolution", "bottleneck",
-               "norm", "residual"}
+               "tanh_gates", "norm", "residual"}
 _STACK = _SUBLAYERS | {
     "layers", "input", "position", "embedding_norm", "layer_scale", "residual_scale", "streams", "final_norm",
     "causal_mask", "share_layers", "groups",
