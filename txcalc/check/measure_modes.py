@@ -118,20 +118,17 @@ class ModulePath:
 
 
 def _cpu_flash(q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
-    count: int = sdpa_flop_count(q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
-    return count
+    return sdpa_flop_count(q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
 
 
 def _cpu_flash_backward(grad: Tensor, q: Tensor, k: Tensor, v: Tensor, *_: Any, **__: Any) -> int:
-    count: int = sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
-    return count
+    return sdpa_backward_flop_count(grad.shape, q.shape, k.shape, v.shape)  # type: ignore[no-untyped-call]
 
 
 def _convolution_backward(grad: Tensor, x: Tensor, weight: Tensor, *rest: Any, **known: Any) -> int:
     groups, wanted = rest[-2], rest[-1]
     if groups == 1:
-        count: int = flop_registry[_aten.convolution_backward](grad, x, weight, *rest, **known)
-        return count
+        return flop_registry[_aten.convolution_backward](grad, x, weight, *rest, **known)
     per_half: int = conv_flop_count(list(x.shape), list(weight.shape), list(grad.shape))
     return per_half * sum(wanted[:2])
 

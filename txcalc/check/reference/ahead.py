@@ -41,8 +41,7 @@ class AheadCore(nn.Module):
     def forward(self, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, mask: Tensor) -> Tensor:
         """Q (b, h, n, hd), K and V (b, h, t, hd), what is added to scores (b, h, n, t)."""
         weights = F.softmax(q @ k.transpose(-1, -2) + bias + mask, dim=-1)
-        y: Tensor = torch.einsum("bhqk,bhkd->bhqd", self.dropout(weights), v)
-        return y
+        return torch.einsum("bhqk,bhkd->bhqd", self.dropout(weights), v)
 
 
 class AheadAttention(Projections):

@@ -171,8 +171,7 @@ class AttentionCore(nn.Module):
         """
         if not self.recomputes:
             return self._attend(q, k, v, mask, bias, is_causal)
-        y: Tensor = checkpoint(self._attend, q, k, v, mask, bias, is_causal, use_reentrant=False)
-        return y
+        return checkpoint(self._attend, q, k, v, mask, bias, is_causal, use_reentrant=False)
 
     def _attend(
         self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, bias: Tensor | None, is_causal: bool
@@ -306,8 +305,7 @@ class Projections(nn.Module):
             context = self.inner_norm(context)
         project = self.output_experts or self.o
         assert project is not None
-        out: Tensor = self.dropout(project(context))
-        return out
+        return self.dropout(project(context))
 
     def _split(self, x: Tensor, heads: int, norm: Normalization | None) -> Tensor:
         if norm is not None and self.norm_before_split:

@@ -34,8 +34,7 @@ class Adapters(nn.Module):
         """(b, n, d) to the same shape; ``norm``: the feed-forward's."""
         normed = self.norm if self.plan.norm == "own" else norm if self.plan.norm == "again" else None
         y = x if normed is None else normed(x)
-        out: Tensor = self.languages[0](y) + (y if self.plan.normed_residual else x)
-        return out
+        return self.languages[0](y) + (y if self.plan.normed_residual else x)
 
 
 class Bottleneck(nn.Module):
@@ -48,8 +47,7 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., d) to (..., d)."""
-        y: Tensor = self.dropout(self.down(activate(self.activation, self.up(x))))
-        return y
+        return self.dropout(self.down(activate(self.activation, self.up(x))))
 
 
 class ValueConvolution(nn.Conv2d):

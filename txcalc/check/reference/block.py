@@ -238,9 +238,8 @@ class Block(nn.Module):
         """
         if not self.recomputes:
             return self._run(x, memory, bias, past, cache, own)
-        y: Tensor = checkpoint(
+        return checkpoint(
             self._run, x, memory, bias, past, cache, own, use_reentrant=False, context_fn=self.contexts)
-        return y
 
     def _run(
         self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None,
@@ -316,8 +315,7 @@ class Block(nn.Module):
         y = y if self.replaces else (x if residual is None else x * residual) + y
         if name != "feed_forward" or self.adapter is None:
             return y
-        adapted: Tensor = self.adapter(y, getattr(self, "feed_forward_norm", None))
-        return adapted
+        return self.adapter(y, getattr(self, "feed_forward_norm", None))
 
     def _scale(self, name: str, x: Tensor) -> Tensor:
         x = x * self.get_parameter(f"{name}_scale") if self.scaled else x

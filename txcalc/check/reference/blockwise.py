@@ -84,8 +84,7 @@ class Sums(nn.Module):
         n = x.shape[1]
         owner = (torch.arange(n, device=x.device) // self.length).clamp(max=max(n // self.length - 1, 0))
         owners = (owner == torch.arange(n // self.length, device=x.device)[:, None]).to(x).expand(len(x), -1, -1)
-        y: Tensor = self.norm(owners @ x)
-        return y
+        return self.norm(owners @ x)
 
 
 class BlockAttention(SelfAttention):

@@ -22,8 +22,7 @@ class Fed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, n, width) to the same shape."""
-        y: Tensor = self.feed_forward_norm(x + self.feed_forward(x))
-        return y
+        return self.feed_forward_norm(x + self.feed_forward(x))
 
 
 class Bottlenecked(Fed):
@@ -55,8 +54,7 @@ class Bottlenecked(Fed):
         """(b, n, d) to (b, n, d); it has nothing of what other layers are given beside."""
         if not self.recomputes:
             return self._run(x)
-        y: Tensor = checkpoint(self._run, x, use_reentrant=False, context_fn=self.contexts)
-        return y
+        return checkpoint(self._run, x, use_reentrant=False, context_fn=self.contexts)
 
     def _run(self, x: Tensor) -> Tensor:
         inner = self.narrow_norm(self.narrow(x))
@@ -65,5 +63,4 @@ class Bottlenecked(Fed):
         for fed in self.further:
             y = fed(y)
         y = self.wide_dropout(self.wide(super().forward(y)))
-        out: Tensor = self.wide_norm(x + y)
-        return out
+        return self.wide_norm(x + y)

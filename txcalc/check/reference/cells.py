@@ -48,8 +48,7 @@ class Convolution1D(nn.Module):
             y = F.glu(y, dim=-1)
         elif self.plan.activation is not None:
             y = activate(self.plan.activation, y)
-        out: Tensor = self.dropout(y)
-        return out
+        return self.dropout(y)
 
 
 class Additive(nn.Module):
@@ -161,8 +160,7 @@ class Recurrence(nn.Module):
             seen["context"].append(context)
         if cache is not None:
             cache.cells = states
-        out: Tensor = self.dropout(self._handed_on(x, seen, reverse))
-        return out
+        return self.dropout(self._handed_on(x, seen, reverse))
 
     def _handed_on(self, x: Tensor, seen: dict[str, list[Tensor]], reverse: bool) -> Tensor:
         if self.plan.attends is None:
@@ -203,5 +201,4 @@ class BothWays(nn.Module):
     def forward(self, x: Tensor, cache: State | None = None, memory: Tensor | None = None) -> Tensor:
         """Nothing is cached: what reads from the end has no next token."""
         outputs = [one(x, reverse=bool(i)) for i, one in enumerate(self.directions)]
-        out: Tensor = self.dropout(torch.cat(outputs, dim=-1))
-        return out
+        return self.dropout(torch.cat(outputs, dim=-1))

@@ -20,8 +20,7 @@ class Expert(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(rows, columns) to (rows, width)."""
-        y: Tensor = self.get_submodule(self.name)(x)
-        return y
+        return self.get_submodule(self.name)(x)
 
 
 class QueryExperts(nn.Module):

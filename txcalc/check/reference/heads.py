@@ -75,8 +75,7 @@ class NormPooler(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(b, n, d) to (b, d)."""
-        y: Tensor = self.norm(hidden[:, self.class_tokens :].mean(dim=1) if self.mean else hidden[:, 0])
-        return y
+        return self.norm(hidden[:, self.class_tokens :].mean(dim=1) if self.mean else hidden[:, 0])
 
 
 class ReadingPooler(nn.Module):
@@ -134,8 +133,7 @@ class HeadTransform(nn.Module):
         """(..., d) to (..., width)."""
         if self.hidden is not None:
             hidden = activate(self.activation, self.hidden(hidden))
-        y: Tensor = self.norm(activate(self.activation, self.dense(hidden)))
-        return y
+        return self.norm(activate(self.activation, self.dense(hidden)))
 
 
 def projection(width: int, to: int | None) -> nn.Module:
@@ -365,5 +363,4 @@ class Top(nn.Module):
 
     def _output(self, x: Tensor) -> Tensor:
         assert self.head is not None
-        logits: Tensor = self.head(self._read(x))
-        return logits
+        return self.head(self._read(x))

@@ -53,8 +53,7 @@ class Reader(nn.Module):
         if isinstance(own, PatchInput) and own.normed:
             used = x.shape[2] // own.patch * own.patch  # a border too narrow for a whole patch is left out
             rows = F.pixel_unshuffle(x[:, :, :used, :used], own.patch).flatten(2).transpose(1, 2)
-            normed: Tensor = self.patch_norm(self.patch_embedding(self.pixel_norm(rows)))
-            return normed
+            return self.patch_norm(self.patch_embedding(self.pixel_norm(rows)))
         patches: Tensor = self.patch_embedding(x).flatten(2).transpose(1, 2)
         if self.class_tokens is None:
             return patches

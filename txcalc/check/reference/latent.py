@@ -141,8 +141,7 @@ class LatentAttention(nn.Module):
         if self.gate is not None:
             gate = torch.sigmoid(self.gate(read if self.joint else x)).unsqueeze(-1)
             context = (context.unflatten(-1, (self.gates, -1)) * gate).flatten(2)
-        out: Tensor = self.dropout(self.o(context))
-        return out
+        return self.dropout(self.o(context))
 
     def expanded(self, q_nope: Tensor, q_rope: Tensor, latent: Tensor, k_rope: Tensor, masks: Masks) -> Tensor:
         """Contexts (b, n, h * value) of queries (b, n, h, nope) and (b, n, h, rope)."""

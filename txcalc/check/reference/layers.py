@@ -214,14 +214,12 @@ class Dense(nn.Module):
         hidden = hidden if self.gate is None else hidden * up
         if self.inner_norm is not None:
             hidden = self.inner_norm(hidden)
-        out: Tensor = self.dropout(self.down(hidden))
-        return out
+        return self.dropout(self.down(hidden))
 
     def _activate(self, x: Tensor) -> Tensor:
         if self.curve != "xielu":
             return activate(self.curve, x)
-        y: Tensor = self.activation(x)  # type: ignore[misc]
-        return y
+        return self.activation(x)  # type: ignore[misc]
 
 
 def dense(plan: layers.Dense, d_model: int, options: Options) -> Dense:
@@ -266,8 +264,7 @@ class MixtureOfExperts(nn.Module):
             out = out + (shared if self.shared_gate is None else torch.sigmoid(self.shared_gate(tokens)) * shared)
         out = out.view_as(x)
         out = out if self.output_bias is None else out + self.output_bias
-        result: Tensor = self.dropout(out if self.output_norm is None else self.output_norm(out))
-        return result
+        return self.dropout(out if self.output_norm is None else self.output_norm(out))
 
     def _routed(self, tokens: Tensor, weights: Tensor, chosen: Tensor) -> Tensor:
         """(tokens, d), and each one's weights and experts, (tokens, active), to (tokens, d)."""
@@ -295,5 +292,4 @@ class ExpertsApart(MixtureOfExperts):
         weights, chosen = self._route(scores)
         routed = self._routed(self.routed_norm(tokens), weights * self.expert_scale[chosen], chosen)
         out = self.shared_norm(self.shared(x.flatten(0, 1))) + self.routed_post_norm(routed)
-        result: Tensor = self.dropout(out.view_as(x))
-        return result
+        return self.dropout(out.view_as(x))

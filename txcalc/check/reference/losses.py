@@ -44,8 +44,7 @@ class ChunkedCrossEntropy(nn.Module):
         total: Any = 0.0
         for of, wanted in zip(logits, chunks, strict=True):
             total += self._of_chunk(of, wanted)
-        loss: Tensor = total / total_elements
-        return loss
+        return total / total_elements
 
 
 class FusedLinearCrossEntropy(nn.Module):
@@ -57,8 +56,7 @@ class FusedLinearCrossEntropy(nn.Module):
 
     def forward(self, hidden: Tensor, targets: Tensor) -> Tensor:
         """Hidden states (b, n, d) and targets (b, n) to a scalar."""
-        loss: Tensor = _Fused.apply(hidden.view(-1, hidden.size(-1)), *self.read(), targets.view(-1))  # type: ignore[no-untyped-call]
-        return loss
+        return _Fused.apply(hidden.view(-1, hidden.size(-1)), *self.read(), targets.view(-1))  # type: ignore[no-untyped-call]
 
 
 def chunk_rows(rows: int, width: int, classes: int) -> int:

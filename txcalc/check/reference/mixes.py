@@ -59,8 +59,7 @@ class GatedUnit(nn.Module):
             out.append(state)
         if cache is not None:
             cache.state = state
-        result: Tensor = self.dropout(self.out_proj(torch.stack(out, dim=1).to(x.dtype) * gate))
-        return result
+        return self.dropout(self.out_proj(torch.stack(out, dim=1).to(x.dtype) * gate))
 
     def _convolved(self, x: Tensor, cache: State | None) -> Tensor:
         """Zeros stand before the first token and behind the last of a first call; later inputs follow cached ones."""
@@ -122,8 +121,7 @@ class TimeMix(nn.Module):
             over, under, most = old * over + new * v[:, i], old * under + new, top
         if cache is not None:
             cache.state = torch.stack((over, under, most), dim=1)
-        result: Tensor = self.dropout(self.output(torch.sigmoid(r) * torch.stack(out, dim=1).to(x.dtype)))
-        return result
+        return self.dropout(self.output(torch.sigmoid(r) * torch.stack(out, dim=1).to(x.dtype)))
 
 
 class MatrixMemory(nn.Module):
@@ -161,8 +159,7 @@ class MatrixMemory(nn.Module):
         if cache is not None:
             cache.state = torch.cat((matrix.reshape(b, h, -1), vector, most), dim=-1)
         y = self.norm(torch.stack(out, dim=1).view(b, h, n, dv).transpose(1, 2).to(x.dtype)).flatten(2)
-        result: Tensor = self.dropout(self.out_proj(y * torch.sigmoid(self.gate(x))))
-        return result
+        return self.dropout(self.out_proj(y * torch.sigmoid(self.gate(x))))
 
 
 class Streams(nn.Module):
@@ -232,8 +229,7 @@ class Merging(nn.Module):
     def forward(self, x: Tensor, cache: object = None) -> Tensor:
         """(b, n, d) to (b, n / merge^2, width)."""
         if self.plan.skipped:
-            skipped: Tensor = self.dropout(x)
-            return skipped
+            return self.dropout(x)
         if self.attention is not None and self.attention_norm is not None:
             x = x + self.attention(self.attention_norm(x), None, 0, None)
         side, m = math.isqrt(x.shape[1]), self.plan.merge
@@ -241,5 +237,4 @@ class Merging(nn.Module):
         y = self.up(self.norm(squares))
         y = self.out_proj(y if self.plan.d_ff is None else activate(self.plan.activation, y))
         y = y + squares.unflatten(2, (m**2, -1)).mean(dim=2) if self.plan.mean else y
-        out: Tensor = self.dropout(y)
-        return out
+        return self.dropout(y)

@@ -24,8 +24,7 @@ class PerLayerInputs(nn.Module):
         apart = (self.layers, self.width)
         looked_up = self.table(ids).unflatten(-1, apart) * self.width**0.5
         projected = self.norm((self.projection(x) * x.shape[-1] ** -0.5).unflatten(-1, apart))
-        out: Tensor = (projected + looked_up) * 2**-0.5
-        return out
+        return (projected + looked_up) * 2**-0.5
 
 
 class LayerInput(nn.Module):
@@ -40,5 +39,4 @@ class LayerInput(nn.Module):
 
     def forward(self, x: Tensor, own: Tensor) -> Tensor:
         """Hidden states (b, n, d) and the layer's vectors (b, n, width) to what is added, (b, n, d)."""
-        out: Tensor = self.norm(self.up(activate(self.activation, self.gate(x)) * own))
-        return out
+        return self.norm(self.up(activate(self.activation, self.gate(x)) * own))

@@ -110,8 +110,7 @@ class DeltaRule(nn.Module):
         v = v.unflatten(-1, (plan.value_heads, -1))
         out = _delta_rule(q * plan.key_dim**-0.5, k, v.to(wide), beta, g.exp().unsqueeze(-1), cache).to(x.dtype)
         gated = self.norm(out) * F.silu(z.unflatten(-1, (plan.value_heads, -1)))
-        result: Tensor = self.dropout(self.out_proj(gated.flatten(2)))
-        return result
+        return self.dropout(self.out_proj(gated.flatten(2)))
 
 
 def _delta_rule(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, decay: Tensor, cache: State | None) -> Tensor:
@@ -161,8 +160,7 @@ class ChannelDeltaRule(nn.Module):
         beta = torch.sigmoid(self.strength(x)).to(wide)
         out = _delta_rule(_unit(q) * plan.head_dim**-0.5, _unit(k), v, beta, decay, cache).to(x.dtype)
         gate = torch.sigmoid(self._wide("gate", x))
-        result: Tensor = self.dropout(self.out_proj(self.norm(out).flatten(2) * gate))
-        return result
+        return self.dropout(self.out_proj(self.norm(out).flatten(2) * gate))
 
     def _wide(self, name: str, x: Tensor) -> Tensor:
         for each in (f"{name}_down", f"{name}_up") if self.plan.bottleneck else (name,):
@@ -199,8 +197,7 @@ class StateSpace(nn.Module):
             for y in (write, read)
         )
         out = self._recurrence(u * dt.unsqueeze(-1), write, read, decay, cache) + u * self.skip[:, None]
-        result: Tensor = self.dropout(self.out_proj(self.norm(out.flatten(2).to(x.dtype) * F.silu(z))))
-        return result
+        return self.dropout(self.out_proj(self.norm(out.flatten(2).to(x.dtype) * F.silu(z))))
 
     def _recurrence(self, u: Tensor, write: Tensor, read: Tensor, decay: Tensor, cache: State | None) -> Tensor:
         """U (b, n, h, hd), B and C (b, n, h, state), decay (b, n, h) to (b, n, h, hd)."""
@@ -253,8 +250,7 @@ class SelectiveScan(nn.Module):
         if cache is not None:
             cache.state = state
         y = torch.stack(out, dim=1) + u * self.skip
-        result: Tensor = self.dropout(self.out_proj(y.to(x.dtype) * F.silu(z)))
-        return result
+        return self.dropout(self.out_proj(y.to(x.dtype) * F.silu(z)))
 
 
 class Lightning(nn.Module):
@@ -289,8 +285,7 @@ class Lightning(nn.Module):
         if cache is not None:
             cache.state = state.unflatten(0, (b, h))
         y = torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2).flatten(2)
-        result: Tensor = self.dropout(self.out_proj(self.norm(y.to(x.dtype)) * torch.sigmoid(self.gate(x))))
-        return result
+        return self.dropout(self.out_proj(self.norm(y.to(x.dtype)) * torch.sigmoid(self.gate(x))))
 
 
 class GatedConvolution(nn.Module):
@@ -307,8 +302,7 @@ class GatedConvolution(nn.Module):
     def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
         """(b, n, d) to (b, n, d)."""
         before, after, inputs = self.in_proj(x).chunk(3, dim=-1)
-        result: Tensor = self.dropout(self.out_proj(after * self.conv(before * inputs, cache)))
-        return result
+        return self.dropout(self.out_proj(after * self.conv(before * inputs, cache)))
 
 
 class Fourier(nn.Module):
@@ -321,8 +315,7 @@ class Fourier(nn.Module):
     def forward(self, x: Tensor, cache: State | None = None) -> Tensor:
         """(b, n, d) to (b, n, d). PyTorch transforms nothing in bf16."""
         wide = x.float() if x.dtype is torch.bfloat16 else x
-        result: Tensor = self.dropout(torch.fft.fftn(wide, dim=(1, 2)).real.to(x.dtype))
-        return result
+        return self.dropout(torch.fft.fftn(wide, dim=(1, 2)).real.to(x.dtype))
 
 
 AnyRecurrence = (

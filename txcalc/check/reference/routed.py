@@ -51,5 +51,4 @@ def _counts(chosen: Tensor, experts: int) -> list[int]:
         chosen.new_empty(experts)  # as bincount makes one
         each, left = divmod(chosen.numel(), experts)
         return [each + (e < left) for e in range(experts)]
-    counts: list[int] = torch.bincount(chosen.flatten(), minlength=experts).tolist()
-    return counts
+    return torch.bincount(chosen.flatten(), minlength=experts).tolist()

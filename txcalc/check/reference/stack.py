@@ -171,8 +171,7 @@ class StackModules(nn.Module):
     def relative(self, past: int, n: int) -> Tensor | None:
         """What every layer's attention is given: the relative bias (h, n, past + n), DeBERTa's table, or u and v."""
         if self.relative_embedding is not None:
-            table: Tensor = self.relative_norm(self.relative_embedding)
-            return table
+            return self.relative_norm(self.relative_embedding)
         if self.query_bias is not None:
             return self.query_bias
         return None if self.relative_bias is None else self.relative_bias.look_up(past, n)
@@ -213,8 +212,7 @@ class StackModules(nn.Module):
             cache.length = past + n
         x = x if self.final_streams is None else self.final_streams(x)[0]
         first = 0 if self.global_tokens is None else len(self.global_tokens)
-        out: Tensor = self.final_norm(x if self.multiple is None else x[:, first : first + n])
-        return out
+        return self.final_norm(x if self.multiple is None else x[:, first : first + n])
 
     def _in_segments(
         self, length: int, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, inputs: Tensor | None

@@ -118,8 +118,7 @@ class Projector(nn.Module):
         y: Tensor = self.dense(x)
         if self.begin is not None and self.end is not None:
             y = torch.cat((self.begin.expand(len(y), 1, -1), y, self.end.expand(len(y), 1, -1)), dim=1)
-        normed: Tensor = self.final_norm(y)
-        return normed
+        return self.final_norm(y)
 
     def _squares(self, x: Tensor) -> Tensor:
         if not self.average and self.merge is None:

@@ -89,8 +89,7 @@ class Reference(Reader, Top):
             return self.read(stack.input, x)
         table = self.source_embedding if source and self.source_embedding is not None else self.token_embedding
         assert table is not None
-        embedded: Tensor = table(x)
-        return embedded
+        return table(x)
 
 
 class OneStack(StackModules, Reference):
