@@ -49,7 +49,6 @@ class AheadAttention(Projections):
 
     relative_bias: None = None
     bucket: Tensor
-    core: AheadCore
 
     def __init__(self, attention: Attention, d_model: int, options: Options) -> None:
         super().__init__(attention, d_model, options)

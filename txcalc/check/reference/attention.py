@@ -151,8 +151,6 @@ class PatchBias(nn.Embedding):
 class AttentionCore(nn.Module):
     """Scores, softmax and context; ``sinks`` are one learned logit per head that takes part in the softmax."""
 
-    sinks: nn.Parameter | None
-
     def __init__(
         self, scale: float, options: Options, softcap: float | None = None, sinks: int | None = None
     ) -> None:
@@ -216,15 +214,6 @@ class Projections(nn.Module):
     """What self- and cross-attention have in common: the projections, the norms on q and k, the core."""
 
     q: nn.Linear | GroupedLinear | None
-    k: nn.Linear | GroupedLinear | None
-    v: nn.Linear | GroupedLinear | None
-    o: nn.Linear | GroupedLinear | None
-    core: nn.Module
-    gate: nn.Linear | None
-    q_norm: Normalization | None
-    k_norm: Normalization | None
-    v_norm: Normalization | None
-    inner_norm: Normalization | None
 
     def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
         super().__init__()
@@ -316,8 +305,6 @@ class Projections(nn.Module):
 
 class SelfAttention(Projections):
     """Attention of a sequence to itself, with its stack's positions."""
-
-    relative_bias: RelativeBias | PatchBias | None
 
     def __init__(
         self, attention: Attention, d_model: int, options: Options, *,

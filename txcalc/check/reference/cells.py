@@ -68,9 +68,6 @@ class Additive(nn.Module):
 class Step(nn.Module):
     """One step of a cell: what was added up for the gates, and the states before, to the states after."""
 
-    attention: Additive | None
-    candidate: nn.Linear | None
-
     def __init__(self, plan: RNN | LSTM | GRU, d: int, memory: int) -> None:
         super().__init__()
         self.plan, h = plan, plan.hidden
@@ -120,7 +117,6 @@ class Step(nn.Module):
 class Recurrence(nn.Module):
     """A cell run over all positions in one direction: (b, n, d) to (b, n, width)."""
 
-    input: nn.Linear | None
     keys: nn.Linear | None
 
     def __init__(self, plan: RNN | LSTM | GRU, d: int, memory: int, options: Options, *, dropout: bool = True) -> None:

@@ -14,8 +14,6 @@ from txcalc.spec.layers import Attention
 class CrossAttention(Projections):
     """Attention of a sequence to an encoder's output; no position and no mask applies."""
 
-    memory_norm: Normalization | None
-
     def __init__(self, attention: Attention, d_model: int, options: Options, source: int | None = None) -> None:
         super().__init__(attention, d_model, options, source)
         normed, self.joined = attention.memory_norm, attention.joined

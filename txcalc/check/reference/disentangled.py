@@ -42,8 +42,6 @@ class DisentangledAttention(Projections):
     """Self-attention that reads a table of relative positions, projected by its own q and k or by layers of theirs."""
 
     relative_bias: None = None
-    position_k: nn.Linear | None
-    position_q: nn.Linear | None
 
     def __init__(
         self, attention: Attention, position: DisentangledPosition, d_model: int, options: Options,

@@ -13,8 +13,6 @@ class Reader(nn.Module):
     """The modules that turn pixels or frames into positions, standing in the module that inherits this."""
 
     patch_embedding: nn.Module
-    class_tokens: nn.Parameter | None
-    mask_token: nn.Parameter | None
 
     def add_reader(self, own: Input, d_model: int) -> None:
         """Build what ``own`` needs beside a token table."""

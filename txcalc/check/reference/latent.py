@@ -69,9 +69,6 @@ class LatentAttention(nn.Module):
     """
 
     q: nn.Linear | None
-    gate: nn.Linear | None
-    rope_norm: Normalization | None
-    indexer: KeyIndexer | None
     relative_bias: None = None
 
     def __init__(

@@ -128,7 +128,6 @@ def dropout_or_nothing(p: float) -> nn.Module:
 class Normalization(nn.Module):
     """LayerNorm or RMSNorm over the last axis; with ``groups`` every group of the axis before has its own weights."""
 
-    weight: nn.Parameter | None
     bias: nn.Parameter | None
 
     def __init__(self, norm: Norm, width: int, groups: int | None = None) -> None:
@@ -190,10 +189,6 @@ def linear(d_in: int, d_out: int, *, bias: bool, groups: int = 1) -> nn.Linear |
 class Dense(nn.Module):
     """``down(act(up(x)))``, or gated: ``down(act(gate(x)) * up(x))``; also one expert of a mixture."""
 
-    gate: nn.Linear | None
-    activation: XIELU | None
-    inner_norm: Normalization | None
-
     def __init__(
         self, d_model: int, d_ff: int, curve: Curve, gated: bool, bias: DenseBias, dropout: float = 0.0,
         inner_norm: Norm | None = None, groups: DenseGroups = DenseGroups(),  # noqa: B008  immutable
@@ -230,13 +225,6 @@ def dense(plan: layers.Dense, d_model: int, options: Options) -> Dense:
 
 class MixtureOfExperts(nn.Module):
     """Every token goes through its top ``active_experts`` experts, and through the shared ones."""
-
-    shared: Dense | None
-    shared_gate: nn.Linear | None
-    latent_down: nn.Linear | None
-    latent_up: nn.Linear | None
-    output_norm: Normalization | None
-    output_bias: nn.Parameter | None
 
     def __init__(self, moe: MoE, d_model: int, options: Options) -> None:
         super().__init__()

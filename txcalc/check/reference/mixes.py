@@ -208,9 +208,6 @@ class ChannelMix(Dense):
 class Merging(nn.Module):
     """Squares of patches side by side, normed and projected (arXiv 2103.14030, section 3.1)."""
 
-    attention: SelfAttention | None
-    attention_norm: nn.LayerNorm | None
-
     def __init__(self, plan: rnn.PatchMerging, d_model: int, options: Options) -> None:
         super().__init__()
         self.plan, self.width, merged = plan, d_model if plan.skipped else plan.width, d_model * plan.merge**2

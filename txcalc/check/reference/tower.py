@@ -26,8 +26,6 @@ from txcalc.spec.model import Resampler as ResamplerSpec
 class ProjectorLayer(nn.Module):
     """A projection, its norm and its activation, if any, with or without a gate."""
 
-    gate: nn.Linear | None
-
     def __init__(self, layer: ProjectorLayerSpec, width: int) -> None:
         super().__init__()
         self.activation = layer.activation
@@ -65,11 +63,6 @@ class Projector(nn.Module):
 
     ``flat``: these are a sound's, in a row.
     """
-
-    separators: nn.Parameter | None
-    newline: nn.Parameter | None
-    begin: nn.Parameter | None
-    end: nn.Parameter | None
 
     def __init__(
         self, projector: ProjectorSpec, width: int, d_model: int, unpatched: int, *, flat: bool = False,
@@ -141,8 +134,6 @@ class Projector(nn.Module):
 
 class TowerModules(StackModules, Reader):
     """The tower with its own input, and what makes of its positions a vector or positions of the main stack."""
-
-    projector: Projector | None
 
     def __init__(self, model: Model, tower: SideTower, options: Options) -> None:
         super().__init__(model, tower, options, causal=tower.causal_mask, d_model=tower.d_model)
