@@ -8,36 +8,15 @@ go when the next one has made its own.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from math import prod
-from typing import Any, Protocol
+from typing import TYPE_CHECKING
 
-from txcalc.count.plans import Plan
 from txcalc.count.turns import Edge, Memory, Run, Schedule
-from txcalc.trace.record import Op
-from txcalc.trace.tensors import Gradient, Number
 
-
-class Live(Protocol):
-    """Interface of the fold that follows storages through a run."""
-
-    open: list[tuple[Edge, int, Any]]
-
-    def release(self, memories: Iterable[Memory]) -> None:
-        """Let go of storages once."""
-
-    def make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
-        """Let gradients live."""
-
-    def hand_on(self, run: Run, made: list[tuple[Gradient, Memory]]) -> None:
-        """Add gradients to those that are there."""
-
-    def cross(self, edge: Edge) -> None:
-        """Begin turns that stand for others, or end them."""
-
-    def plan(self, op: Op) -> Plan:
-        """An operation's backward pass."""
+if TYPE_CHECKING:
+    from txcalc.count.lifetimes import Live
 
 
 class Halves:

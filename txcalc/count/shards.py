@@ -14,7 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import prod
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.count.entries import Entry
 from txcalc.count.turns import Border, Edge, Memory, Step, Unit, Value, Weight
@@ -25,23 +25,11 @@ from txcalc.trace.record import Frame, Often, Op, Trace, operations
 from txcalc.trace.tensors import Number
 from txcalc.trace.workload import BYTES
 
+if TYPE_CHECKING:
+    from txcalc.count.lifetimes import Live
+
 STORED: Final = 4
 """Bytes of an element of what is sharded: weights and gradients are in fp32."""
-
-
-class Live(Protocol):
-    """What follows storages through a run."""
-
-    open: list[tuple[Edge, int, Any]]
-
-    def allocate(self, path: str, memories: Iterable[Memory]) -> None:
-        """Let storages live."""
-
-    def release(self, memories: Iterable[Memory]) -> None:
-        """Let go of storages once."""
-
-    def cross(self, edge: Edge) -> None:
-        """Begin turns that stand for others, or end them."""
 
 
 Shapes = Mapping[str, Sequence[Number]]
