@@ -8,8 +8,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from heapq import heappop, heappush
-from itertools import count as counter
 from typing import Any, NamedTuple
 
 from txcalc.count.entries import Entry
@@ -45,52 +43,15 @@ def peak(trace: Trace, *, in_place: bool = True) -> Peak:
 def alive(trace: Trace, where: Where, *, in_place: bool = True, mode: Mode = ONCE) -> Iterator[Entry]:
     """What is alive at a moment of a run on ints or symbols, by the operation that made it."""
     made: dict[str, Op] = {}
-    number = counter(1)
 
-    def amount(memory: Memory) -> _Sum:
+    def amount(memory: Memory) -> Amounts:
         made[memory.op.path] = memory.op
-        return _Sum(number, (memory.op.path, memory.what, memory.group, memory.bytes, memory.shape))
+        return Amounts({(memory.op.path, memory.what, memory.group, memory.bytes, memory.shape): 1})
 
-    none = _Sum(number)
-    run = moments(trace, in_place=in_place, mode=mode, none=none, amount=amount)
-    for (path, what, group, size, shape), often in found(run, where).live.each().items():
+    run = moments(trace, in_place=in_place, mode=mode, none=Amounts(), amount=amount)
+    for (path, what, group, size, shape), often in found(run, where).live.each.items():
         if size and often:
             yield Entry(made[path], what, size, often, part=group, shape=shape)
-
-
-class _Sum:
-    """Amounts that are added up only when they are asked for: of storages that are alike, each by itself."""
-
-    __slots__ = ("number", "of", "parts", "turn")
-
-    def __init__(self, number: Iterator[int], of: Any = None, parts: tuple[tuple[_Sum, Number], ...] = ()) -> None:
-        self.number, self.of, self.parts, self.turn = number, of, parts, next(number)
-
-    def __add__(self, other: _Sum) -> _Sum:
-        return _Sum(self.number, None, ((self, 1), (other, 1)))
-
-    def __sub__(self, other: _Sum) -> _Sum:
-        return _Sum(self.number, None, ((self, 1), (other, -1)))
-
-    def __mul__(self, times: Number) -> _Sum:
-        return _Sum(self.number, None, ((self, times),))
-
-    def each(self) -> dict[Any, Number]:
-        """Multiplicities of the storages, in the order in which they were made: later sums before earlier ones."""
-        often, waiting, leaves = {self.turn: 1}, [(-self.turn, self)], list[tuple[int, Any, Number]]()
-        while waiting:
-            turn, node = heappop(waiting)
-            times = often.pop(-turn)
-            if node.of is not None:
-                leaves.append((-turn, node.of, times))
-            for part, each in node.parts:
-                if part.turn not in often:
-                    heappush(waiting, (-part.turn, part))
-                often[part.turn] = often.get(part.turn, 0) + times * each
-        found: dict[Any, Number] = {}
-        for _, of, times in reversed(leaves):
-            found[of] = found.get(of, 0) + times
-        return found
 
 
 @dataclass(frozen=True)
