@@ -24,9 +24,10 @@ PLAIN = int | float | str | list | tuple | None
 
 def read_types() -> list[str]:
     """Every type of configuration that is read, alone or within another."""
+    from txcalc.huggingface import hub
     from txcalc.huggingface.families import FAMILIES, PARTS
 
-    return sorted({*FAMILIES, *PARTS, *UNREAD_PARTS})
+    return sorted({*FAMILIES, *PARTS, *UNREAD_PARTS} - {*hub.ROWS})
 
 
 def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:

@@ -4,6 +4,7 @@ from typing import Any
 
 from huggingface_defaults import NAMED_OTHERWISE
 
+from txcalc.huggingface import hub
 from txcalc.huggingface.config import class_defaults
 from txcalc.huggingface.families import FAMILIES
 
@@ -394,4 +395,4 @@ WHOLE = {**{f"musicgen{kind}": {"decoder": nested(CASES[f"musicgen{kind}_decoder
          "dots3_note": nested(CASES["dots3_note_text"] | {"hidden_size": [32]}) | _ADAPTED}
 """Of types whose text alone is read: its fields vary, those beside it are no one's."""
 CASES |= {name: listed_case(name) for name, row in FAMILIES.items()
-          if "ForCausalLM" in next(iter(row.classes)) and name not in {*CASES, *WHOLE, *NAMED_OTHERWISE}}
+          if "ForCausalLM" in next(iter(row.classes)) and name not in {*CASES, *WHOLE, *NAMED_OTHERWISE, *hub.ROWS}}

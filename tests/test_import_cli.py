@@ -147,7 +147,7 @@ def test_infinity_as_python_writes_it() -> None:
     ('{"a": 1} {"b": 2}', ":1:10: not valid JSON: text after the end of the object"),
     ('{"a": "\t"}', "not valid JSON: invalid control character"),
     ('{"model_type": 3}', ":1:2: model_type: required field is missing"),
-    ('{"architectures": ["LlamaForCausalLM"]}', "model_type: required field is missing"),
+    ('{"architectures": ["GPT2LMHeadModel"]}', "is missing; its class is that of gpt2 and gpt-sw3"),
     ('{"hidden_size": 5}', "model_type: required field is missing"),
 ])
 def test_bad_text(tmp_path: Path, text: str, words: str) -> None:

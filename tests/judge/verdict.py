@@ -18,7 +18,9 @@ from classes import on_meta, own_config
 from huggingface_defaults import NAMED_OTHERWISE
 from torch.utils.flop_counter import FlopCounterMode
 
+from judge.recorded import recorded
 from txcalc.answer.report import count
+from txcalc.huggingface import hub
 from txcalc.huggingface.families import FAMILIES
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
@@ -71,6 +73,8 @@ def judge(model_type: str, draws: int = 12) -> Verdict:
     """The verdict on a type of the installed library."""
     if model_type not in FAMILIES:
         return Verdict("unknown", _skeleton(model_type))
+    if model_type in hub.ROWS:
+        return _as_recorded(model_type)
     draw = draws_of(NAMED_OTHERWISE.get(model_type, model_type))
     if draw is None:
         return Verdict("unknown", "read, but nothing draws it")
@@ -93,6 +97,15 @@ def judge(model_type: str, draws: int = 12) -> Verdict:
     if not compared:
         return Verdict("refused", str(refused) if refused else "no draw can be built")
     return Verdict("exact", f"refused among them: {refused.field}: {refused.message}" if refused else "", compared)
+
+
+def _as_recorded(model_type: str) -> Verdict:
+    compared: Counter[str] = Counter()
+    for name, ours, theirs in recorded(model_type):
+        if ours != theirs:
+            return Verdict("wrong", f"{name}: {_difference(ours, theirs)}", compared)
+        compared[name] += 1
+    return Verdict("exact", "code of its repositories", compared)
 
 
 def live(config: dict[str, Any]) -> Any:

@@ -20,6 +20,7 @@ from txcalc.huggingface.rows import (
     Fields,
     Only,
     Part,
+    Reader,
     Value,
     activation,
     gated,
@@ -115,14 +116,16 @@ def decoder(
     return Family(build, decoder_classes(classes) if isinstance(classes, str) else classes)
 
 
+_USUAL: Final[Mapping[str, Reader]] = {
+    "vocab": size("vocab_size"), "d_model": size("hidden_size", "n_embd", "d_model"),
+    "layers": size("num_hidden_layers", "n_layer", "num_layers", "n_layers"), "context": CONTEXT}
+
+
 def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Data:
     """Vocabulary, width, depth, context and head, under the names most decoders use; ``parts`` win."""
     position = parts["position"] if isinstance(parts.get("position"), dict) else {}
     return {
-        "vocab": c.size("vocab_size"),
-        "d_model": c.size("hidden_size", "n_embd", "d_model"),
-        "layers": c.size("num_hidden_layers", "n_layer", "num_layers", "n_layers"),
-        "context": CONTEXT(c),
+        **{name: usual(c) for name, usual in _USUAL.items() if name not in parts},
         "head": decoder_head(c, kind, bias=head_bias),
         **parts,
         **({"position": {**thetas(c), **position}} if position.get("kind") == "rope" else {}),
@@ -132,6 +135,11 @@ def common(c: Config, kind: str, *, head_bias: bool = False, **parts: Any) -> Da
 def head_dim(c: Config, attention: Data) -> int:
     """Width of a head, from the attention or from the model's width."""
     return int(attention.get("head_dim") or c.size("hidden_size", "n_embd") // attention["heads"])
+
+
+def hidden_over_heads(c: Config) -> int:
+    """Width of a head where it is no field."""
+    return c.size("hidden_size") // c.size("num_attention_heads")
 
 
 def square(c: Config, kind: str, spec: Data) -> Data:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from txcalc.huggingface.build import Data, labels
-from txcalc.huggingface.config import FORMER_CLASSES, Config, Remarks
+from txcalc.huggingface.config import FORMER_CLASSES, REQUIRED, Config, Remarks
 from txcalc.huggingface.rows import Family
 from txcalc.spec.errors import SpecError, nearest, shown
 from txcalc.spec.invalid import InvalidSpec
@@ -26,13 +26,15 @@ def spec_from_config(
     """
     from txcalc.huggingface.families import FAMILIES
 
-    model_type = data.get("model_type")
+    carriers = _carriers(data, FAMILIES)
+    model_type = data.get("model_type", carriers[0] if len(carriers) == 1 else None)
     if "peft_type" in data:
         base = data.get("base_model_name_or_path")
         raise SpecError(f"an adapter, no model: count {shown(base) if base else 'its base model'} with --lora",
                         source=source, field="peft_type")
     if not isinstance(model_type, str):
-        raise SpecError("required field is missing", source=source, field="model_type")
+        several = f"; its class is that of {' and '.join(carriers)}" if carriers else ""
+        raise SpecError(f"required field is missing{several}", source=source, field="model_type")
     if model_type not in FAMILIES:
         code = "; its auto_map is code from the hub, which is never run" if "auto_map" in data else ""
         named = data.get("architectures")
@@ -54,11 +56,21 @@ def spec_from_config(
     return spec
 
 
+def _carriers(data: Mapping[str, Any], families: Mapping[str, Family]) -> list[str]:
+    """The types that have the class which a file names first: before 2020 files said nothing else."""
+    named = data.get("architectures")
+    first = str(named[0]) if isinstance(named, list) and named else ""
+    own = FORMER_CLASSES.get(first.casefold(), first)
+    return [name for name, family in families.items() if own in family.classes]
+
+
 def _notes(c: Config, class_name: str, spec: Data) -> Iterator[str]:
     """What a reader should know: the choices that the file leaves open, and the fields that no class reads."""
     from txcalc.huggingface.inert import library_version
 
     named, passed, ties = c.data.get("architectures"), c.remarks.passed, c.remarks.ties
+    if "model_type" not in c.data:
+        yield f"model_type is missing: read as {c.model_type}, whose class is {class_name}"
     if not named or len(named) > 1:
         yield f"architectures {'names several classes' if named else 'is missing'}: counted as {class_name}"
     if spec.get("head", {}).get("kind") == "lm" and ties and not any(ties):
@@ -163,7 +175,7 @@ def lm_classes(prefix: str) -> dict[str, str]:
 
 def decoder_head(c: Config, kind: str, *, bias: bool = False) -> Data:
     """The head of a decoder: its language model's, or one of the usual classifiers over every position."""
-    tied = c.flag("tie_word_embeddings")
+    tied = c.flag("tie_word_embeddings", default=REQUIRED if c.own else False)
     if kind == "lm":
         return {"kind": "lm", "tied": tied, "bias": bias}
     if kind == "none":

@@ -7,7 +7,7 @@ from typing import Final
 
 from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.decoder import GROUPED, NO_ROPE, decoder, experts, qkv, rope, square
+from txcalc.huggingface.decoder import GROUPED, NO_ROPE, decoder, experts, hidden_over_heads, qkv, rope, square
 from txcalc.huggingface.importer import decoder_classes, lm_classes
 from txcalc.huggingface.layerwise import all_but, every, rotary, where, windows
 from txcalc.huggingface.meta import llama
@@ -30,10 +30,6 @@ from txcalc.huggingface.rows import (
 _UNSCALED: Final[Data] = {"kind": "rmsnorm", "bias": False, "scale": False}
 _HEADS: Final = size("num_attention_heads")
 arcee = partial(decoder, feed_forward=plain(bias=flag("mlp_bias")))
-
-
-def _hidden_over_heads(c: Config) -> int:
-    return c.size("hidden_size") // c.size("num_attention_heads")
 
 
 def _expert_heads(c: Config) -> int:
@@ -114,7 +110,7 @@ ROWS: Final[Rows] = {
         qk_norm=given(flag("qk_layernorm"), {"kind": "layernorm", "bias": False, "over": "heads"}),
         norm={"kind": "layernorm", "bias": True, "shared": flag("use_parallel_residual")},
         residual=given(flag("use_parallel_residual"), "parallel", "sequential"),
-        only={"head_dim": (None, _hidden_over_heads)}),  # the class does not read it
+        only={"head_dim": (None, hidden_over_heads)}),  # the class does not read it
     "persimmon": decoder(
         lm_classes("Persimmon") | {"PersimmonForSequenceClassification": "sequence",
                                    "PersimmonForTokenClassification": "token"},
