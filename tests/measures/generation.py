@@ -7,6 +7,7 @@ from typing import Any
 from unittest.mock import patch
 
 import torch
+from torch._subclasses.fake_tensor import FakeTensor
 
 from txcalc.check import classes
 from txcalc.check.measure import Inputs, balance, maker
@@ -47,43 +48,71 @@ def generation_live_bytes(
 
 def class_generation(
     config: classes.Config, batch: int, seq: int, *, steps: Sequence[int] = (), cache: str = "dynamic",
-    logits: str = "last", device: str = "cpu", padded: bool = False, **how: Any,
+    logits: str = "last", device: str = "cpu", padded: bool = False, source_seq: int | None = None, **how: Any,
 ) -> list[list[tuple[str, int]]]:
     """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
 
     As in ``generation_live_bytes``. ``cache``: dynamic, or static:K for K tokens;
     ``logits``: of all positions or the last. ``padded``: the first sequence has one token less, and masks and positions
-    are given as ``generate`` makes them. ``how``: as of ``instantiate``. A class that does not generate has one
-    pass.
+    are given as ``generate`` makes them. An encoder runs before the prompt, as ``generate`` has it, on ``source_seq``
+    tokens where it reads tokens. ``how``: as of ``instantiate``. A class that does not generate has one pass.
     """
     import transformers
     from transformers.utils import import_utils
 
     with maker(device) as at, torch.no_grad():
         model = classes.instantiate(config, at, **how).eval()
-        given: dict[str, Any] = classes._inputs(model, batch, seq, None, at, how.get("dtype", torch.float32))
+        given: dict[str, Any] = classes._inputs(model, batch, seq, source_seq, at, how.get("dtype", torch.float32))
         for name in ("labels", "use_cache"):
             given.pop(name, None)
+        source, name, encodes = given, "input_ids", bool(getattr(model.config, "is_encoder_decoder", False))
         if model.can_generate():
-            kind, _, room = cache.partition(":")
-            kept = transformers.StaticCache(config=model.config, max_cache_len=int(room)) if kind == "static" else (
-                transformers.DynamicCache(config=model.config))
-            given |= {"past_key_values": kept, "use_cache": True, "logits_to_keep": int(logits == "last")}
-        passes = [given, *(given | {"input_ids": torch.ones(batch, n, dtype=torch.long, device=at)} for n in steps)]
+            (kind, _, room), settings = cache.partition(":"), model.config.get_text_config(decoder=True)
+
+            def cached(room: Any) -> Any:
+                if kind == "static":
+                    return transformers.StaticCache(config=settings, max_cache_len=int(room))
+                return transformers.DynamicCache(config=None if encodes else settings)
+
+            kept = cached(room)
+            if encodes:
+                read_of = model.get_encoder()(**source).last_hidden_state.shape[1]
+                kept, name = transformers.EncoderDecoderCache(kept, cached(read_of)), "decoder_input_ids"
+                given = {"decoder_input_ids": torch.ones(batch, seq, dtype=torch.long, device=at)}
+            given |= {"past_key_values": kept, "use_cache": True}
+            given |= {} if encodes else {"logits_to_keep": int(logits == "last")}
+        passes = [given, *(given | {name: torch.ones(batch, n, dtype=torch.long, device=at)} for n in steps)]
         for i, n in enumerate((seq, *steps) if padded else ()):
             there = torch.ones(batch, seq + sum(steps[:i]), dtype=torch.long, device=at)
             there[:1, :1] = 0
             at_most = {"attention_mask": there, "position_ids": (there.cumsum(-1) - there)[:, -n:]}
             passes[i] |= {name: x.clone() for name, x in at_most.items()}
         with LiveMode(at) as live, patch.object(import_utils, "is_fake_tensor", lambda _: False):
-            found, held = [], list[Any]()
+            found, held, read = [], list[Any](), dict[str, Any]()
             for i, each in enumerate(passes):
                 held.clear()
                 live.taken()
-                with classes._Yes(not i and not padded):  # later a static cache is asked whether it is empty
-                    held.append(model(**each))
+                # Later a static cache is asked whether it is empty, and a mask of BART's whether it is whole.
+                with Answers(not padded and (not i or (encodes and cache == "dynamic")), seq + sum(steps[:i])):
+                    if encodes and not i:
+                        read = {"encoder_outputs": model.get_encoder()(**source)}
+                    held.append(model(**each, **read))
                 found.append(live.taken())
         return found
+
+
+class Answers(classes._Yes):
+    """The same, which asked for a number answers with the tokens so far."""
+
+    def __init__(self, answer: bool, tokens: int) -> None:
+        super().__init__(answer)
+        self._tokens = tokens
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten._local_scalar_dense.default and args[0].dtype is torch.long and (
+                isinstance(args[0], FakeTensor)):
+            return self._tokens
+        return super().__torch_dispatch__(func, types, args, kwargs)
 
 
 def beam_search(

@@ -108,6 +108,22 @@ def update(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tenso
     return (_dynamic if t.workload.room is None else _static)(t, k, v, window)
 
 
+def once(t: Trace, k: Tensor, v: Tensor, tokens: Number) -> tuple[Tensor, Tensor]:
+    """Keys and values (b, n, width) of a source, which the first pass caches, or ``tokens`` that are cached."""
+    filled, static, found = t.workload.phase == "decode", t.workload.room is not None, list[Tensor]()
+    with t.frame():
+        for label, x in (("keys", k), ("values", v)):
+            y = t.tensor(x.shape[0], tokens, x.shape[-1], label=label, grad=False)
+            found.append(t.op("cache", "past" if filled else "elementwise", reads=() if static or filled else (x,),
+                              writes=(y,)))
+        if static:
+            _number(t, filled=filled)
+        t.op("cache", "cache", reads=tuple(found))
+        if static and not filled:
+            _places(t, tokens)
+    return found[0], found[1]
+
+
 def _room(t: Trace, window: Number | None) -> Number | None:
     room = t.workload.room
     return room if room is None or window is None else least(window, room)
@@ -156,8 +172,7 @@ def _static(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tens
         for each in held:
             t.op("cache", "cache", reads=(each,))
         if window is None or _fits(t, past + n, room):
-            place = t.op("cache", "elementwise", writes=(t.tensor(n, role=Role.INDEX, label="places", grad=False),))
-            t.hold(t.op("cache", "elementwise", reads=(place,), writes=(t.tensor(n, role=Role.INDEX, label="places"),)))
+            _places(t, n)
             return held[0], held[1]
         if t.size(past) == 0:
             return k, v
@@ -173,13 +188,20 @@ def _static(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tens
     return found[0], found[1]
 
 
-def _cached(t: Trace, label: str, *shape: Number, **of: Any) -> Tensor:
+def _places(t: Trace, n: Number) -> None:
+    """Where new tokens are written."""
+    place = t.op("cache", "elementwise", writes=(t.tensor(n, role=Role.INDEX, label="places", grad=False),))
+    t.hold(t.op("cache", "elementwise", reads=(place,), writes=(t.tensor(n, role=Role.INDEX, label="places"),)))
+
+
+def _cached(t: Trace, label: str, *shape: Number, filled: bool | None = None, **of: Any) -> Tensor:
     """What is cached before this pass, or made in the first one for those that follow."""
-    kind: Literal["past", "cache"] = "past" if t.size(t.workload.past) != 0 else "cache"
+    filled = t.size(t.workload.past) != 0 if filled is None else filled
+    kind: Literal["past", "cache"] = "past" if filled else "cache"
     return t.op("cache", kind, writes=(t.tensor(*shape, label=f"cached {label}", grad=False, **of),))
 
 
-def _number(t: Trace) -> None:
+def _number(t: Trace, *, filled: bool | None = None) -> None:
     """A number that a layer of the cache moves to a card: its window, or how much it holds."""
     if t.workload.kernels == "cuda":
-        t.op("cache", "cache", reads=(_cached(t, "number", role=Role.INDEX),))
+        t.op("cache", "cache", reads=(_cached(t, "number", filled=filled, role=Role.INDEX),))

@@ -28,11 +28,12 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
     core, caches = unmasked(t, core, mask), core.cache is not None and not t.workload.keeps
     if given.bias is not None:
         learned = not t.workload.freezes if source is x else t.workload.recompute is not None
-        core = core._replace(masked=1, learned=learned, why="")
+        core = core._replace(masked=1, learned=learned and t.workload.keeps, why="")
     if caches:  # a kernel that masks by itself has keys of its queries alone
         n = core.span.queries
-        keys = n if core.span.masks and mask is None else cache.seen(t, n, spec.window)
-        core = core._replace(span=core.span._replace(keys=keys))
+        if source is x:
+            keys = n if core.span.masks and mask is None else cache.seen(t, n, spec.window)
+            core = core._replace(span=core.span._replace(keys=keys))
     wide = (t.size(heads.dim) or 0) > FLASH_WIDEST  # ``use_gqa_in_sdpa``
     if (mask is not None or wide) and not scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
@@ -40,6 +41,9 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
     with t.frame(x, *(() if local else rebound(t))):
         project = partial(_projected, source=source) if t.code.qkv == "apart" else _projected_together
         repeated = not same(core.heads.keys, heads.keys)
+        if caches and given.bias is not None and t.workload.room is not None and (
+                source is not x or t.size(t.workload.past) != 0):
+            t.hold(integers(t, "past"))  # how much a static cache holds
         in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
         copied = kernel in ("eager", "math")
         in_front = in_front or (t.code.copies_heads and kernel == "flash" and t.workload.kernels == "cuda")
@@ -53,17 +57,22 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
                 core = core._replace(laid="qk")
         if caches:
             with t.frame(t.hold(q), k, v):
-                seen = cache.update(t, k, v, spec.window)
+                own = source is x
+                seen = cache.update(t, k, v, spec.window) if own else cache.once(t, k, v, core.span.keys)
             core = core._replace(laid=core.laid if seen == (k, v) else core.laid.replace("k", "") + "kv")
             k, v = (each.view(each.shape[0], core.span.keys, each.shape[-1]) for each in seen)
         for each in (q, k, v):
             t.hold(each)
         if given.bias is not None:
-            core = given.bias(t, core, cross=source is not x)
+            keys = cache.seen(t, core.span.queries, spec.window) if caches and source is x else core.span.keys
+            found = given.bias(t, core._replace(span=core.span._replace(keys=keys)), cross=source is not x)
+            core = core._replace(bias=found.bias)
         if kernel == "eager" or core.bias is None:
             y = attended(t, q, k, v, core, heads, mask, kernel)
         else:
-            y = _with_bias(t, q, k, v, core, core.bias, kernel, looked_up=source is x)
+            with t.frame(q, k, v):
+                added = t.hold(_bias_mask(t, core.bias, core, mask, q.shape[0], looked_up=source is x))
+                y = attend(t, q, k, v, core._replace(bias=added), kernel)
         if t.code.output == "with attention":
             y = ops.linear(t, "o", y, d, bias=spec.bias.o, part="attention output")
         if t.code.drops == "inside":
@@ -272,25 +281,21 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         return ops.copy(t, "context_copy", out) if several(t, heads.queries, n) else out
 
 
-def _with_bias(
-    t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, bias: Tensor, kernel: Kernel, *, looked_up: bool
+def _bias_mask(
+    t: Trace, bias: Tensor, core: Core, mask: Tensor | None, b: Number, *, looked_up: bool
 ) -> Tensor:
-    """``sdpa_attention_forward`` with a bias (heads, queries, keys), which is what is added in place of a mask."""
-    with t.frame(q, k, v):
-        added = _bias_mask(t, bias, core, looked_up=looked_up)
-        return attend(t, q, k, v, core._replace(bias=t.hold(added)), kernel)
-
-
-def _bias_mask(t: Trace, bias: Tensor, core: Core, *, looked_up: bool) -> Tensor:
-    """``create_position_bias_mask``: the least number in place of what comes after. ``looked_up``: heads lie behind."""
-    n, name = core.span.queries, "bias_mask"
+    """``create_position_bias_mask``, which is added in place of a mask: a bias (heads, queries, keys) with the least
+    number in place of what comes after, or of what a ``mask`` hides. ``looked_up``: heads lie behind."""
+    n, name, shape = core.span.queries, "bias_mask", bias.shape
     with t.frame():
         if core.span.masks:
-            seen = t.hold(pairs(t, n, n, *(integers(t, name, n) for _ in range(2))))
+            shape = (shape[0], n, n) if mask is None else (b, *shape)
+            seen = mask or t.hold(pairs(t, n, n, *(integers(t, name, n) for _ in range(2))))
             reads = (seen, bias, made(t, name, role=bias.made))
-            bias = t.hold(t.op(name, "where", saves=(seen,), reads=reads, writes=(ops.like(t, bias, bias.label),),
+            y = t.tensor(*shape, role=bias.made, label=bias.label)
+            bias = t.hold(t.op(name, "where", saves=(seen,), reads=reads, writes=(y,),
                                backward=((Gradient(None, role=bias.made),), (ops.to(bias),))))
-        return ops.copy(t, name, bias) if looked_up and several(t, *bias.shape[:2]) else bias
+        return ops.copy(t, name, bias) if looked_up and several(t, bias.shape[-3], bias.shape[-1]) else bias
 
 
 def _for_every_query(t: Trace, k: Tensor, v: Tensor, heads: Heads) -> tuple[Tensor, Tensor]:

@@ -316,14 +316,15 @@ def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
 
 def _aligned_bias(t: Trace, core: Core, bias: Tensor, b: Number) -> Tensor:
     """What is added to the scores of a batch, aligned likewise: its gradient comes back part by part."""
-    heads, queries, keys = bias.shape
+    *_, heads, queries, keys = bias.shape
     wide = -(-keys // 8) * 8
     if t.size(wide - keys) != 0:
-        padded = t.tensor(heads, queries, wide, role=bias.role, label="mask", scores=True, grad=bias.grad)
+        padded = t.tensor(*bias.shape[:-1], wide, role=bias.role, label="mask", scores=True, grad=bias.grad)
         ops.elementwise(t, "mask", "elementwise", bias, padded)
         bias = ops.view(t, "mask", padded, *bias.shape, copied=True)
     step = ops.to(bias) if several(t, b) else ops.through(bias)
-    return t.op("mask", "elementwise", reads=(bias,), writes=(t.alias(bias, b, *bias.shape),), backward=((step,),))
+    whole = t.alias(bias, b, heads, queries, keys)
+    return t.op("mask", "elementwise", reads=(bias,), writes=(whole,), backward=((step,),))
 
 
 def _fused(

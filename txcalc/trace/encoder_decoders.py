@@ -5,11 +5,11 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txcalc.trace import norms, ops, tables
-from txcalc.trace.cores import Core, added_mask
+from txcalc.trace import cache, norms, ops, tables
+from txcalc.trace.cores import Core
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
-from txcalc.trace.tables import Tables, integers, made, pairs
+from txcalc.trace.tables import Tables, integers, made
 from txcalc.trace.tensors import Gradient, Number, Role, Tensor
 
 if TYPE_CHECKING:
@@ -27,18 +27,32 @@ def target_ids(t: Trace) -> Tensor:
     return ids
 
 
+def outlives(t: Trace, memory: Tensor) -> None:
+    """``encoder_outputs``: what an encoder has made of the source, in this pass or before it, is there to the end."""
+    if t.workload.phase == "decode":
+        memory = t.tensor(memory.shape[0], t.workload.source_past, memory.shape[-1], label=memory.label, grad=False)
+        t.op("memory", "past", writes=(memory,))
+    t.op("memory", "cache", reads=(memory,))
+
+
 def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, Tables]:
     """What goes into the first layer of a stack, of what it reads (b, n, d); and what all layers read."""
     (b, n, _), mask, bias, positions = x.shape, None, None, None
+    caches = causal and not t.workload.keeps
+    keys = cache.seen(t, n, None) if caches else n
     if stack.position.kind == "relative":
-        mask = tables.mask(t, b, n, n, None, x.made) if causal else None
+        mask = tables.mask(t, b, n, keys, None, x.made) if causal else None
         bias = partial(biased, position=stack.position, found={}, causal=causal, path=t.path("")[:-1])
     else:
         if causal:
-            positions = tables.positions(t, n)
+            positions = integers(t, "positions", n, of=integers(t, "positions", n))
             if t.code.pads:
                 t.hold(positions)
-                mask = _masked(t, b, n, x.made)
+                if caches and t.workload.room is not None and t.size(t.workload.past) != 0:
+                    t.hold(integers(t, "padding"))  # how much is seen then
+                with t.frame():  # of ones, which say that nothing is padding
+                    t.hold(made(t, "padding", b, n + (t.workload.past if caches else 0), role=Role.FLOAT32))
+                    mask = tables.padded(t, b, n, keys, None, x.made, whole=True)
         if positions is not None and not t.code.pads:
             positions = t.hold(integers(t, "positions", b, n, of=positions))
         if not t.received(x):
@@ -48,8 +62,9 @@ def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, 
                 x = norms.norm(t, "embedding_norm", x, stack.norm)
     x = x if t.received(x) else ops.dropout(t, "embedding_dropout", x)
     if positions is not None and not t.code.pads:
-        tables.packed(t, positions, b, n)
-        mask = tables.mask(t, b, n, n, None, x.made)
+        if not caches:
+            tables.packed(t, positions, b, n)
+        mask = tables.mask(t, b, n, keys, None, x.made)
     if mask is not None:
         t.hold(mask)
     return x, Tables({None: mask}, {}, bias)
@@ -82,27 +97,6 @@ def _gathered(t: Trace, ids: Tensor, rows: Number, width: Number) -> Tensor:
     return t.op(name, "index", weights={"weight": (rows, width)}, saves=(ids,), reads=(ids,),
                 writes=(t.tensor(*ids.shape, width, role=Role.WEIGHT, label=name),),
                 backward=ops.into_zeros(ops.of_weight(f"{t.path(name)}.weight", rows, width)))
-
-
-def _masked(t: Trace, b: Number, n: Number, role: Role) -> Tensor | None:
-    """``create_causal_mask`` of a mask of ones, which says that nothing is padding."""
-    name = "padding"
-    with t.frame():
-        ones = t.hold(made(t, name, b, n, role=Role.FLOAT32))
-        padding = t.hold(made(t, name, b, n, role=Role.BOOL, of=ones))
-        if t.workload.attention != "eager":
-            total = t.hold(integers(t, name, of=padding))
-            t.hold(made(t, name, role=Role.BOOL, of=total))
-            return None
-        with t.frame():
-            for length in (b, 1):
-                t.hold(integers(t, name, length))
-            rows, columns = (t.hold(integers(t, name, n, of=integers(t, name, n))) for _ in range(2))
-            one = made(t, name, role=Role.BOOL)
-            before = pairs(t, n, n, one, pairs(t, n, n, rows, columns))
-            seen = t.op(name, "elementwise", reads=(before, t.hold(made(t, name, b, n, role=Role.BOOL, of=padding))),
-                        writes=(t.tensor(b, 1, n, n, role=Role.BOOL, label="mask", scores=True, grad=False),))
-        return added_mask(t, t.hold(seen), b, role)
 
 
 # ---------------------------------------------------------------- T5's biases

@@ -278,7 +278,7 @@ def _predict(t: Trace, spec: Model, head: inputs.LMHead, x: Tensor) -> tuple[Ten
         x = _transform(t, head.transform, x, spec.d_model if head.widened else embedding_width(spec))
     if head.maxout is not None:
         x = _maxout(t, head.maxout, x)
-    if t.workload.logits == "last":
+    if t.workload.logits == "last" and not t.code.targets:
         x = parts.positions(t, "last", x, 1)
     if t.code.scales_hidden and head.tied:
         x = t.hold(ops.scaled(t, "head", x), "pass")

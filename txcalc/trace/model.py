@@ -92,10 +92,14 @@ def _forward(t: Trace, spec: Model) -> Outputs:
 def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
     until: Call = "pass" if t.code.targets else ""  # outputs hold what was made of the source, and their caller targets
     first = encoder_stages(t.whole, t.layout.stages)
-    asked = t.code.targets if t.stage == first else ""
+    asked = t.code.targets if t.stage == first and t.workload.keeps else ""  # else they are given
     made = t.hold(encoder_decoders.target_ids(t), until) if asked == "first" else None
     if t.stage < first or t.layout.pp == 1:
-        memory = _memory(t, spec, encoder, until)
+        ran = t.workload.phase == "decode" and t.code.targets
+        with t.scope("", copies=1, calls=0, repeat=True) if ran else nullcontext():
+            memory = _memory(t, spec, encoder, until)
+        if t.code.targets and not t.workload.keeps:
+            encoder_decoders.outlives(t, memory)
         if t.stage < first:
             return memory
     else:

@@ -92,7 +92,7 @@ def mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, ro
     """``sdpa_mask``, whether a query sees a key, unless the kernel knows; of ``eager_mask`` what is added, in the
     ``role`` of hidden states."""
     if t.workload.padded:
-        return _padded(t, b, n, keys, window, role)
+        return padded(t, b, n, keys, window, role)
     if not scored(t):
         past, static = t.size(t.workload.past), t.workload.room is not None
         if static and window is None and past != 0 and several(t, n):
@@ -103,28 +103,33 @@ def mask(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, ro
         return added_mask(t, t.hold(_seen(t, b, n, keys, window)), b, role)
 
 
-def _padded(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, role: Role) -> Tensor:
-    """The same of sequences of unequal lengths: their padding is given as integers, and found in every mask."""
-    past, name = t.workload.past, "padding"
-    total = past + n
+def padded(
+    t: Trace, b: Number, n: Number, keys: Number, window: Number | None, role: Role, *, whole: bool = False
+) -> Tensor | None:
+    """The same of sequences of unequal lengths, or of a mask that says that nothing is padding (``whole``): padding is
+    given as integers, and found in every mask."""
+    name, total = "padding", n if t.workload.keeps else t.workload.past + n
     with t.frame():
         there = t.hold(made(t, name, b, total, role=Role.BOOL))
         with t.frame():
             if t.workload.room is not None and (t.size(keys) or 0) > (t.size(total) or 0):
                 there = t.hold(made(t, name, b, keys, role=Role.BOOL, of=there))
-            if not scored(t) and (t.workload.room is None or several(t, n)):
-                _asked(t, n, keys, window, there)
+            skips = not scored(t) and (t.workload.room is None or several(t, n))
+            if skips and _asked(t, n, keys, window, there, whole=whole):
+                return None
             seen = _seen(t, b, n, keys, window, there)
         return seen if not scored(t) else added_mask(t, t.hold(seen), b, role)
 
 
-def _asked(t: Trace, n: Number, keys: Number, window: Number | None, there: Tensor) -> None:
-    """``_ignore_causal_mask_sdpa``, which looks for padding."""
+def _asked(t: Trace, n: Number, keys: Number, window: Number | None, there: Tensor, *, whole: bool) -> bool:
+    """``_ignore_causal_mask_sdpa``, which looks for padding: true where no mask is needed."""
     name, b = "padding", there.shape[0]
 
-    def whole(found: Tensor) -> None:
+    def asked(found: Tensor) -> bool:
         """``fast_all``."""
-        made(t, name, role=Role.BOOL, of=integers(t, name, of=found))
+        with t.frame(found):
+            made(t, name, role=Role.BOOL, of=integers(t, name, of=found))
+        return whole
 
     with t.frame():
         if t.size(keys) != t.size(there.shape[-1]):
@@ -132,13 +137,16 @@ def _asked(t: Trace, n: Number, keys: Number, window: Number | None, there: Tens
             there = t.hold(t.op(name, "elementwise", reads=(there, places),
                                 writes=(t.tensor(b, keys, role=Role.BOOL, label=name, grad=False),)))
         if _reaches(t, keys, window):
-            return
-        if not several(t, n) or same(n, keys):
-            whole(there)
+            return False
+        if (not several(t, n) or same(n, keys)) and asked(there):
+            return True
         if t.size(t.workload.past) == 0:
-            whole(there)
+            if asked(there):
+                asked(made(t, name, b, keys - n, role=Role.BOOL))
+                return True
         elif t.workload.room is not None and window is None:
             made(t, name, role=Role.BOOL)
+    return False
 
 
 def _reaches(t: Trace, keys: Number, window: Number | None) -> bool:
