@@ -320,11 +320,10 @@ def _aligned_bias(t: Trace, core: Core, bias: Tensor, b: Number) -> Tensor:
     wide = -(-keys // 8) * 8
     if t.size(wide - keys) != 0:
         padded = t.tensor(*bias.shape[:-1], wide, role=bias.role, label="mask", scores=True, grad=bias.grad)
-        ops.elementwise(t, "mask", "elementwise", bias, padded)
-        bias = ops.view(t, "mask", padded, *bias.shape, copied=True)
+        bias = ops.view(t, "mask", ops.elementwise(t, "mask", "elementwise", bias, padded), *bias.shape, copied=True)
     step = ops.to(bias) if several(t, b) else ops.through(bias)
-    whole = t.alias(bias, b, heads, queries, keys)
-    return t.op("mask", "elementwise", reads=(bias,), writes=(whole,), backward=((step,),))
+    y = t.alias(bias, b, heads, queries, keys)
+    return t.op("mask", "elementwise", reads=(bias,), writes=(y,), backward=((step,),))
 
 
 def _fused(
