@@ -11,10 +11,11 @@ import pytest
 from import_encoder_cases import CASES, NESTED, Values
 
 from txcalc.answer.report import Report, count
+from txcalc.huggingface.build import ACTIVATIONS
 from txcalc.huggingface.families import FAMILIES
 from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import patches
+from txcalc.spec.facts import layer_order, patches
 from txcalc.spec.inputs import FrameInput, PatchInput, TokenInput
 from txcalc.spec.layers import Attention
 from txcalc.spec.model import Model
@@ -351,7 +352,8 @@ def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
     ({"model_type": "deberta", "pos_att_type": "p2p", "relative_attention": True}, "pos_att_type"),
     ({"model_type": "electra", "architectures": ["ElectraForMultipleChoice"], "summary_type": "mean"}, "summary_type"),
     ({"model_type": "t5", "feed_forward_proj": "gated-swoosh"}, "feed_forward_proj"),
-    ({"model_type": "t5", "is_gated_act": True}, "is_gated_act"),
+    ({"model_type": "t5", "is_gated_act": "yes"}, "is_gated_act"),
+    ({"model_type": "t5", "dense_act_fn": "swoosh"}, "dense_act_fn"),
     ({"model_type": "vit", "image_size": [224, 192]}, "image_size"),
     ({"model_type": "vit", "architectures": ["ViTForMaskedImageModeling"]}, "architectures"),
     ({"model_type": "clip", "text_config": {"model_type": "bert"}}, "text_config.model_type"),
@@ -370,6 +372,17 @@ def test_what_is_not_understood_is_refused_by_name(config: dict[str, Any], field
         imported(config)
     assert caught.value.field == field
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("model_type", ["t5", "mt5", "umt5", "longt5"])
+@pytest.mark.parametrize("derived", ["gelu", "gated-gelu"])
+@pytest.mark.parametrize("given", [{"is_gated_act": True}, {"is_gated_act": False, "dense_act_fn": "relu"}])
+def test_what_t5_derives_may_be_said_otherwise(model_type: str, derived: str, given: dict[str, Any]) -> None:
+    config = {**draw(model_type, 0), "feed_forward_proj": derived, **given}
+    spec = imported(config)
+    assert counted(spec, config["architectures"][0]).totals.params.value == unique_params(live(config))
+    act = live(config).config.dense_act_fn
+    assert {block.feed_forward.activation for _, block in layer_order(spec)} == {ACTIVATIONS[act]}
 
 
 def test_the_older_form_of_a_nested_configuration_wins() -> None:

@@ -113,15 +113,15 @@ def _every_few_sparse(c: Config, stack: str, layers: int, dense_one: Data, spars
 
 
 def _t5_feed_forward(c: Config) -> Data:
-    """``feed_forward_proj``: ``relu``, ``gated-gelu``, …"""
+    """``feed_forward_proj`` (``relu``, ``gated-gelu``, …); its class makes two fields of it unless a file has them."""
     text = c.take("feed_forward_proj")
     gated, _, act = text.rpartition("-") if isinstance(text, str) else ("?", "", "")
     if gated not in ("", "gated") or act not in ACTIVATIONS:
         raise c.error("feed_forward_proj", f"{shown(text)} is not known")
-    act = "gelu_new" if text == "gated-gelu" else act
-    c.only("is_gated_act", gated == "gated")
-    c.only("dense_act_fn", act)
-    return {"d_ff": c.size("d_ff", "intermediate_size"), "activation": ACTIVATIONS[act], "gated": gated == "gated"}
+    c.data.setdefault("dense_act_fn", "gelu_new" if text == "gated-gelu" else act)
+    c.data.setdefault("is_gated_act", gated == "gated")
+    return {"d_ff": c.size("d_ff", "intermediate_size"), "activation": activation("dense_act_fn")(c),
+            "gated": c.flag("is_gated_act")}
 
 
 def _t5gemma(c: Config, kind: str) -> Data:
