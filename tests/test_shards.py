@@ -45,7 +45,8 @@ def compare(name: str, dp: int, fsdp: dict[str, Any], **more: Any) -> None:
     spec = Model.from_data(MODELS[name])
     source = None if spec.encoder is None else positions(spec.encoder.input, 5)
     w = workload(dp, fsdp, **{"seq": positions(spec.input, 7), "source_seq": source} | more)
-    row = compared(spec, w)
+    assert w.layout is not None and w.layout.fsdp is not None
+    row = compared(spec, w, what="tests.measures.sharded.step_live_bytes", shards={"dp": dp, **vars(w.layout.fsdp)})
     assert row.verdict == "equal", row.differences
     assert total(step.at_peak(trace(spec, w), in_place=False)) == row.counted
 
@@ -129,8 +130,9 @@ def test_transformers_classes(name: str, dp: int, fsdp: dict[str, Any], recomput
                  recompute=recompute)
     assert w.layout is not None and w.layout.fsdp is not None
     try:
-        real = fake_cuda.ask("live_bytes", config, 2, 7, dtype="bf16", attention="sdpa", dropout=0.0,
-                             recompute=recompute == "full", shards={"dp": dp, **vars(w.layout.fsdp)})
+        real = fake_cuda.ask("tests.measures.sharded.class_live_bytes", config, 2, 7, dtype="bf16",
+                             attention="sdpa", dropout=0.0, recompute=recompute == "full",
+                             shards={"dp": dp, **vars(w.layout.fsdp)})
     except NotRun as reason:
         pytest.skip(f"not run: {reason}")
     counted = [(event.path, event.live) for event in live_bytes(trace(spec, w), in_place=False)]

@@ -43,10 +43,10 @@ def run(name: str, **more: Any) -> tuple[Model, Workload, Trace]:
     return spec, workload, trace(spec, workload)
 
 
-def compared(spec: Model, w: Workload) -> Row:
+def compared(spec: Model, w: Workload, **more: Any) -> Row:
     """A step as it is counted, and as PyTorch has it."""
     try:
-        return whole_step(spec, w, "cpu" if w.kernels == "cpu" else "fake-cuda", "")
+        return whole_step(spec, w, "cpu" if w.kernels == "cpu" else "fake-cuda", "", **more)
     except NotRun as reason:
         pytest.skip(f"not run: {reason}")
 

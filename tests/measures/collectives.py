@@ -16,9 +16,9 @@ from torch.distributed.tensor.parallel import loss_parallel, parallelize_module
 from torch.nn.parallel import DistributedDataParallel
 
 from tests.measures.ranks import RankMode, plan
+from tests.measures.sharded import class_layers, join, layers, mesh, shard
 from txcalc.check import classes
 from txcalc.check.measure import Inputs
-from txcalc.check.measure_group import join, layers, mesh, shard
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.whole_step import KERNELS, MADE
@@ -33,7 +33,7 @@ def step_collectives(
 ) -> list[list[tuple[str, int]]]:
     """Name and bytes of every collective of a step in steady state: forward with the loss, backward, what follows.
 
-    ``shards``: of ``measure_group``; ``ddp``: ranks, and the buckets' size; ``how``: of ``build`` or of a class.
+    ``shards``: of ``sharded``; ``ddp``: ranks, and the buckets' size; ``how``: of ``build`` or of a class.
     """
     live = RankMode("cuda")
     at, fakes = ("cpu", nullcontext()) if ddp else ("cuda", FakeTensorMode(allow_non_fake_inputs=True))
@@ -45,8 +45,7 @@ def step_collectives(
         root, forward = _made(model, batch, seq, at, dtype, over=over, sp=sp, **how)
         parameters = list(root.parameters())
         if shards is not None:
-            units = layers(root) if isinstance(model, Model) else [
-                each for each in root.modules() if isinstance(each, classes._layer())]
+            units = layers(root) if isinstance(model, Model) else class_layers(root)
             parameters = shard(root, units, parameters, shards, others)
         if ddp is not None:
             join(ddp["dp"])

@@ -27,9 +27,8 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.utils._pytree import tree_leaves
 
+from tests.measures.sharded import WRAPPERS, ShardedMode, mesh
 from txcalc.check.measure import Inputs
-from txcalc.check.measure_group import mesh
-from txcalc.check.measure_modes import WRAPPERS, LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.reference.block import Block
@@ -38,7 +37,7 @@ from txcalc.check.reference.transformer import Reference
 from txcalc.spec.model import Model
 
 
-class RankMode(LiveMode):
+class RankMode(ShardedMode):
     """The same, with the collectives of a rank: name and bytes of the larger side of each, the full tensor's."""
 
     def __init__(self, device: str) -> None:

@@ -14,9 +14,8 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.pipelining import PipelineStage, schedules
 from torch.distributed.pipelining.stage import InferenceMode
 
+from tests.measures.sharded import ShardedMode, layers, mesh, shard
 from txcalc.check.measure import Inputs
-from txcalc.check.measure_group import layers, mesh, shard
-from txcalc.check.measure_modes import LiveMode
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.transformer import Reference
 from txcalc.spec.model import Model
@@ -78,11 +77,11 @@ def stage_peak(
     """Live bytes before and at the peak of a rank's second step, all micro-batches' inputs and targets among them.
 
     ``model``: that of the first of its ``stages``; ``further``: those of the others, as data. ``shards``: how weights
-    of each stage are sharded, as ``measure_group.shard`` has it. ``autocast``: to that dtype, of each stage's forward
+    of each stage are sharded, as ``shard`` has it. ``autocast``: to that dtype, of each stage's forward
     pass by itself.
     """
     kind, count = SCHEDULES[schedule.partition(":")[0]], pp * len(stages)
-    dp, live = (shards or {"dp": 1})["dp"], LiveMode("cuda")
+    dp, live = (shards or {"dp": 1})["dp"], ShardedMode("cuda")
     with stage_of(stages[0], pp, dp) as ranks, live.sharded(), FakeTensorMode(allow_non_fake_inputs=True):
         models = [model, *map(Model.from_data, further)]
         roots = [build(each, length=seq, dtype=dtype, device="cuda", **how) for each in models]

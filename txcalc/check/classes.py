@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_modes
 
-from txcalc.check import measure_group
 from txcalc.check.measure import maker
 from txcalc.check.measure_kept import Kept, kept_by
 from txcalc.check.measure_modes import LiveMode
@@ -44,7 +43,7 @@ def kept(config: Config, batch: int, seq: int, *, device: str = "cpu", **run: An
 
 
 def live_bytes(
-    config: Config, batch: int, seq: int, *, device: str = "cpu", shards: Mapping[str, Any] | None = None, **run: Any
+    config: Config, batch: int, seq: int, *, device: str = "cpu", **run: Any
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation of a training step that allocates or frees. ``lora``: adapters of ``peft``.
 
@@ -52,31 +51,14 @@ def live_bytes(
     sdpa; ``experts``: transformers' name for how they run, its own choice where left out. ``dtype``: of weights and
     inputs; ``autocast``: to that dtype. ``dropout``: of every place where the class has one, else as ``config`` says.
     ``recompute``: the class's own gradient checkpointing, of every layer. What was there before (weights, buffers,
-    inputs, labels) and what a kernel allocates for itself are not seen. ``shards``: how weights in fp32 are sharded
-    (``txcalc.check.measure_group``); then it is the second step, after which gradients are set to none.
+    inputs, labels) and what a kernel allocates for itself are not seen.
     """
     with maker(device) as at:
-        model, forward = _step(config, batch, seq, at, **run)
-        if shards is not None:
-            layers = [each for each in model.modules() if isinstance(each, _layer())]
-            measure_group.shard(model, layers, list(model.parameters()), shards)
-        with LiveMode(at) as live, _Yes(), live.sharded():
+        _, forward = _step(config, batch, seq, at, **run)
+        with LiveMode(at) as live, _Yes():
             loss = forward()
             loss.backward()  # type: ignore[no-untyped-call]
-            if shards is not None:
-                del loss
-                model.zero_grad()
-                before, _ = live.now, live.taken()
-                loss = forward()
-                loss.backward()  # type: ignore[no-untyped-call]
-                return [(name, now - before) for name, now in live.events]
         return list(live.events)
-
-
-def _layer() -> type[nn.Module]:
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    return GradientCheckpointingLayer  # type: ignore[no-any-return]
 
 
 def _step(

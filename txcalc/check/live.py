@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Final, Literal
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any, Final
 
 from txcalc.answer.fit import fit
 from txcalc.answer.validation import Device, Row
@@ -25,24 +26,23 @@ NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "C
 
 
 def measured(
-    what: Literal["live_bytes", "kept", "step_live_bytes"], spec: Model, w: Workload, device: Device, **more: Any
+    what: str, spec: Model, w: Workload, device: Device, own: Mapping[str, Any] = MappingProxyType({}), **more: Any
 ) -> list[Any]:
-    """What ``txcalc.check.measure`` finds of a workload. Raises ``NotRun`` where there is no fake CUDA."""
+    """What ``txcalc.check.measure`` finds of a workload: live_bytes, kept, step_live_bytes, or what ``fake_cuda.ask``
+    takes, with arguments of its ``own``. Raises ``NotRun`` where there is no fake CUDA."""
     run: dict[str, Any] = {
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
         "loss_as": w.loss or "fp32", "recompute": w.recompute or "none",
         **({} if w.images is None else {"images": w.images}),
-        **({"trained": trained(w) | more} if w.freezes else {}),
+        **({"trained": trained(w) | more} if w.freezes else {}), **own,
     }
-    if what != "step_live_bytes":
+    if not what.endswith("step_live_bytes"):
         run["loss"] = w.phase == "training"
     else:
         t = trace(spec, w)
         run |= {"order": [p.path for p in unrolled(t, parameters(t))], "optimizer": w.updates,
                 "kernel": kernel_of(w.updates, w.optimizer_kernel), "clip": bool(w.clip),
                 "accumulate": w.accumulate or 1, "in_backward": bool(w.in_backward)}
-        if w.layout is not None and w.layout.fsdp is not None:
-            run["shards"] = {"dp": w.layout.dp, **vars(w.layout.fsdp)}
     if device == "fake-cuda":
         return list(fake_cuda.ask(what, spec, w.batch, w.seq, **dtypes(w), **run))
     function: Callable[..., list[Any]] = getattr(measure, what, step_live_bytes)
@@ -67,9 +67,14 @@ def live(spec: Model, w: Workload, device: Device, how: str) -> Row:
                            f"live bytes of a training step, {NAMES[device]}: {_said(w)}", how)
 
 
-def whole_step(spec: Model, w: Workload, device: Device, how: str) -> Row:
-    """Likewise those of a step in steady state, with weights, states and what the optimizer makes among them."""
-    t, real = trace(spec, w), changes(measured("step_live_bytes", spec, w, device))
+def whole_step(
+    spec: Model, w: Workload, device: Device, how: str, what: str = "step_live_bytes", **own: Any
+) -> Row:
+    """Likewise those of a step in steady state, with weights, states and what the optimizer makes among them.
+
+    ``what``: measures them, with arguments of its ``own``.
+    """
+    t, real = trace(spec, w), changes(measured(what, spec, w, device, own))
     ours = changes((each.path, sum(each.live.values())) for each in step.events(t, in_place=False))
     quantity = f"a whole step, {NAMES[device]}: {_said(w)}, {w.updates} {kernel_of(w.updates, w.optimizer_kernel)}"
     row = compared_events([Event("forward", *each) for each in ours], real, quantity, how)

@@ -5,16 +5,11 @@ from __future__ import annotations
 import weakref
 from bisect import bisect_right
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, Final
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
-from torch.distributed._functional_collectives import AsyncCollectiveTensor
-from torch.distributed.tensor import DTensor
-from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -22,9 +17,6 @@ from torch.utils.flop_counter import conv_flop_count, flop_registry, sdpa_backwa
 from torch.utils.hooks import RemovableHandle
 
 from txcalc.check.reference.layers import Repeated
-
-WRAPPERS: Final = (DTensor, AsyncCollectiveTensor)
-"""Tensors that are none themselves, but hold one."""
 
 # ---------------------------------------------------------------- which module is running
 
@@ -195,13 +187,8 @@ class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak: int = 0
         self.events: list[tuple[str, int]] = []
         self._live: dict[int, weakref.finalize[Any, Any]] = {}
-        self._pauses = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        if any(issubclass(each, WRAPPERS) for each in types):
-            return NotImplemented  # their own operations follow
-        if self._pauses:
-            return func(*args, **(kwargs or {}))
         given = {storage_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
         before = self.now
@@ -214,44 +201,11 @@ class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return out
 
     def see(self, tensor: Tensor) -> None:
-        """Count a tensor's storage, if it is on the device and not counted yet; of a DTensor that of its own part."""
-        tensor = getattr(tensor, "_local_tensor", tensor)
+        """Count a tensor's storage, if it is on the device and not counted yet."""
         key, storage = storage_of(tensor), tensor.untyped_storage()
         if tensor.device.type == self._device and key not in self._live:
             self.now += storage.nbytes()
             self._live[key] = weakref.finalize(storage, self._free, key, storage.nbytes())
-
-    @contextmanager
-    def sharded(self) -> Iterator[None]:
-        """See storages that are resized, as FSDP2 does with what it gathers: several in a row are one event. DTensors
-        work their shapes out on whole tensors, which are no memory.
-        """
-        inner, propagate = torch.UntypedStorage.resize_, ShardingPropagator._propagate_tensor_meta_non_cached
-
-        def resize(storage: Any, size: int) -> Any:
-            key, before = int(storage._cdata), storage.nbytes()
-            inner(storage, size)
-            if key in self._live:
-                self._live[key].detach()
-                self._live[key] = weakref.finalize(storage, self._free, key, size)
-                self.now += size - before
-                name = "resize" if size else ""
-                if self.events and self.events[-1][0] == name:
-                    self.events.pop()
-                self.events.append((name, self.now))
-                self.peak = max(self.peak, self.now)
-            return storage
-
-        def pausing(*args: Any, **kwargs: Any) -> Any:
-            self._pauses += 1
-            try:
-                return propagate(*args, **kwargs)
-            finally:
-                self._pauses -= 1
-
-        with (patch.object(torch.UntypedStorage, "resize_", resize),
-              patch.object(ShardingPropagator, "_propagate_tensor_meta_non_cached", pausing)):
-            yield
 
     def taken(self) -> list[tuple[str, int]]:
         """The events so far, which are then forgotten."""

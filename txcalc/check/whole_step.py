@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
@@ -13,10 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from txcalc.check import measure_group
 from txcalc.check.measure import Inputs, all_ends, balance, maker
 from txcalc.check.measure_modes import LiveMode, canonical_paths
 from txcalc.check.measure_trained import build
+from txcalc.check.reference.transformer import Reference
 from txcalc.spec.model import Model
 
 Made = Callable[..., torch.optim.Optimizer]
@@ -81,25 +81,24 @@ def step_live_bytes(
     model: Model, batch: int, seq: int, *, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
     images: int | None = None, optimizer: str = "adamw", kernel: str = "foreach", accumulate: int = 1,
     clip: bool = False, in_backward: bool = False, autocast: torch.dtype | None = None, device: str = "cpu",
-    shards: Mapping[str, Any] | None = None, order: Sequence[str] = (), **how: Any,
+    order: Sequence[str] = (), live: LiveMode | None = None,
+    prepared: Callable[[Reference, list[nn.Parameter]], list[nn.Parameter]] = lambda _, parameters: parameters,
+    **how: Any,
 ) -> list[tuple[str, int]]:
     """The bytes live after every operation that allocates or frees of a training step in steady state: forward,
     loss and backward, as often as micro-batches are accumulated, clipping, the optimizer and its ``zero_grad``; or
     those of every weight once its gradient is there.
 
     Weights, states, inputs and targets count; buffers and what a kernel allocates for itself do not. The optimizer gets
-    the parameters that are trained in this ``order`` of their paths. ``shards``: how ``measure_group`` shards weights
-    in fp32. ``how``: see ``build``.
+    the parameters that are trained in this ``order`` of their paths. ``live``: what sees them; ``prepared``: makes the
+    parameters others. ``how``: see ``build``.
     """
     with maker(device) as at:
         run = Inputs(model, batch, seq, source_seq, at, images=images, dtype=dtype)
         root = build(model, length=run.length, dtype=dtype, device=at, **how)
         if not device.startswith("fake"):
             balance(root)
-        parameters = _in_order(root, order)
-        if shards is not None:
-            parameters = measure_group.shard(root, measure_group.layers(root), parameters, shards)
-        live = LiveMode(at)
+        parameters, live = prepared(root, _in_order(root, order)), live or LiveMode(at)
         for tensor in (*parameters, run.tokens, run.source, run.images, *run.targets):
             if tensor is not None:
                 live.see(tensor)
@@ -110,7 +109,7 @@ def step_live_bytes(
             torch.autograd.backward(ends, None if root.has_loss else tuple(map(torch.ones_like, ends)))
             return ends
 
-        with live, live.sharded():
+        with live:
             trained = [p for p in parameters if p.requires_grad]
             groups = [[p] for p in trained] if in_backward else [trained]
             update = [each for group in groups for each in made(optimizer, kernel, root, group)]
