@@ -109,6 +109,6 @@ def normalize(t: Trace, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tens
     steps = (*((ops.temporary(a, passing=n)._replace(own=n == 1),) for n in (3, 2, 1)), *last)
     out = t.alias(a, *a.shape) if in_place else ops.like(t, a, name, widest(t, a.role, b.role))
     kept = a
-    if in_place and t.workload.keeps:
+    if in_place and t.workload.keeps and t.needs(a):
         kept = t.op(name, "elementwise", reads=(a,), writes=(ops.like(t, a, f"{a.label}, before", a.role),))
     return t.op(name, "weighing", saves=(kept, b), reads=(a, kept, b), writes=(out,), backward=steps, apart=True)

@@ -6,7 +6,7 @@ trained.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
@@ -27,10 +27,15 @@ if TYPE_CHECKING:
 class Frozen:
     """Which weights of a run are trained, and which values' gradients are wanted, as far as it has been recorded."""
 
-    def __init__(self, workload: Workload, adapted: Callable[..., Tensor], packing: Packing | None = None) -> None:
-        """``adapted``: runs a linear layer that has an adapter. ``packing``: the format of packed matrices."""
-        self.adapted = adapted
+    def __init__(
+        self, workload: Workload, adapted: Callable[..., Tensor], packing: Packing | None = None, *,
+        merged: bool = False,
+    ) -> None:
+        """``adapted``: runs a linear layer that has an adapter. ``packing``: the format of packed matrices.
+        ``merged``: all experts are in one tensor."""
+        self.adapted, self._merged = adapted, merged
         self._adapter, self._parts = workload.adapter, workload.freeze or ()
+        self.field = next(name for name in ("lora", "dora", "freeze") if getattr(workload, name) is not None)
         self.packing = packing if self._adapter is not None else None  # of linear layers, but adapters
         self.held = packing is not None and packing.method in HELD
         self.linears: dict[str, set[str]] = {}  # names of linear layers, and the targets that mean them
@@ -38,15 +43,31 @@ class Frozen:
         self.leaves: set[str] = set()  # paths of what a run makes to be given a gradient
         self._needs: dict[int, bool] = {}
 
-    def adapter(self, scope: str, name: str, kind: Name) -> Adapter | None:
-        """The adapter of the linear layer of this name in a scope (``layers.attention.``), if it has one."""
-        if self._adapter is None:
+    def adapter(self, scope: str, name: str, kind: Name, *, experts: bool = False) -> Adapter | None:
+        """The adapter of the linear layer of this name in a scope (``layers.attention.``), if it has one.
+
+        Where all ``experts`` are in one tensor, names that they share with other layers mean them alone, as in
+        ``convert_peft_config_for_transformers``.
+        """
+        if self._adapter is None or (self._merged and not experts and name in ("gate", "up", "down")):
             return None
         inside = any(_ends(scope, f"{each}.") for each in ("attention", "cross_attention"))
         groups = {"all": kind == "linear", "attention": inside}
         hit = {each for each in self._adapter.targets if groups.get(each, _ends(scope + name, each))}
         self.linears.setdefault(name, set()).update(hit)
+        if hit and self._merged and kind == "router":
+            raise SpecError("targets: peft adds a product of adapters to a router's own weight, which is not counted "
+                            "yet; name others, such as attention", field=self.field)
         return self._adapter if hit else None
+
+    def over(self, scope: str, joined: Collection[str], *, experts: bool = False) -> Adapter | None:
+        """The one adapter of layers joined in one matrix. Raises ``SpecError`` where some of them have none."""
+        hits = {name: self.adapter(scope, name, "linear", experts=experts) for name in joined}
+        found = [name for name, adapter in hits.items() if adapter]
+        if found and not all(hits.values()):
+            raise SpecError(f"targets: here {found[0]} is in one matrix of {', '.join(joined)}, over which peft has "
+                            "one adapter: name all of them", field=self.field)
+        return hits[found[0]] if found else None
 
     def needs(self, x: Tensor) -> bool:
         """Whether the gradient of ``x`` is wanted."""
@@ -112,7 +133,7 @@ def check(t: Trace) -> None:
     if frozen is None:
         return
     packing = packed.packing(t)
-    given = next(name for name in ("lora", "dora", "freeze") if getattr(w, name) is not None)
+    given = frozen.field
     unbuilt = {
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
         f"the code of {w.implementation}": w.implementation != "torch" and w.adapter is None,

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import SpecError
-from txcalc.trace import curves, ops, parts
+from txcalc.trace import curves, low_rank, ops, parts
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -46,7 +46,7 @@ def route_in_groups(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor
         return t.tensor(n, *shape, role=role, label=name, grad=False)
 
     ranks, hidden = made(g, 2, role=Role.INDEX), made(e, role=Role.BOOL)
-    with t.frame(*((ranks, hidden) if t.workload.keeps else ()), saved=True), t.frame(tokens):
+    with t.frame(*((ranks, hidden) if t.workload.keeps and t.needs(logits) else ()), saved=True), t.frame(tokens):
         scores = t.hold(curves.activation(t, "router_sigmoid", logits, "sigmoid"))
         shifted, best, sums, mask, spread, masked = made(e), made(g, 2), made(g), made(g), made(e), made(e)
         places, chosen = (made(count, role=Role.INDEX) for count in (spec.active_groups, a))
@@ -88,7 +88,11 @@ def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
     if any(size is not None and size % unit for size in map(t.size, (d, spec.d_ff))):
         raise SpecError(f"F.grouped_mm wants d_model and d_ff of experts in multiples of {unit}",
                         field="implementation")
+    sets = (spec.experts,)
     with t.frame(tokens, weights, chosen):
+        with t.scope("experts", copies=spec.experts, active=a, repeat=True, within="experts"):
+            down = low_rank.summed(t, ("down",), *sets, d, spec.d_ff)
+            both = low_rank.summed(t, ("gate", "up"), *sets, 2 * spec.d_ff, d)
         ranks, order = (t.hold(t.tensor(rows, role=Role.INDEX, label=label, grad=False))
                         for label in ("sorted", "order"))
         t.op("permute", "elementwise", reads=(chosen,), writes=(ranks, order))
@@ -98,14 +102,14 @@ def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
         counted = t.hold(_integers(t, "counts", ranks, rows, Role.COUNT))
         each = t.hold(_integers(t, "counts", counted, spec.experts, Role.COUNT))
         bounds = (t.hold(_integers(t, "counts", each, spec.experts, Role.COUNT)),)
-        sets = (spec.experts,)
         with t.scope("experts", copies=spec.experts, active=a, repeat=True, within="experts"):
-            both = ops.linears(t, selected, {"gate": (spec.d_ff, ""), "up": (spec.d_ff, "")}, bias=spec.bias.up,
-                               sets=sets, bounds=bounds)
-            with t.frame(both):
-                gate, up = parts.columns(t, "gate_up", both, spec.d_ff, spec.d_ff)
+            wide = ops.linears(t, selected, {"gate": (spec.d_ff, ""), "up": (spec.d_ff, "")}, bias=spec.bias.up,
+                               sets=sets, bounds=bounds, read=both())
+            with t.frame(wide):
+                gate, up = parts.columns(t, "gate_up", wide, spec.d_ff, spec.d_ff)
                 h = t.hold(ops.multiply(t, "product", curves.activation(t, "activation", gate, spec.activation), up))
-            y = t.hold(ops.linears(t, h, {"down": (d, "down")}, bias=spec.bias.down, sets=sets, bounds=bounds))
+            y = t.hold(ops.linears(t, h, {"down": (d, "down")}, bias=spec.bias.down, sets=sets, bounds=bounds,
+                                   read=down()))
         weighted = ops.multiply(t, "combine", y, own_weights.view(rows, 1), broadcast=True)
         back = t.hold(_integers(t, "unpermute", order, rows))
         _integers(t, "unpermute", back, rows)

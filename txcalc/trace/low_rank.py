@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from txcalc.spec.errors import SpecError
 from txcalc.trace import ops
 from txcalc.trace import packed as codes
 from txcalc.trace.record import Part, Trace
@@ -39,6 +41,55 @@ def linear(
             if packed:  # it adds what has been cast
                 return ops.add(t, y, t.hold(ops.cast(t, "cast_back", delta, y.made)), "sum", label=name)
             return ops.cast(t, "cast_back", ops.add(t, y, delta, "sum"), y.made, label=name)
+
+
+def summed(
+    t: Trace, joined: tuple[str, ...], sets: Number, d_out: Number, d_in: Number
+) -> Callable[[], ops.Matrix | None]:
+    """``ParamWrapper`` of a weight (sets, d_out, d_in): what makes W + BA of it, once it is read; nothing without an
+    adapter, whose rank is as much higher as layers are ``joined``. The sum is made before as well, to look at it."""
+    adapter = None if t.frozen is None else t.frozen.over(t.path(""), joined, experts=True)
+    if adapter is None or t.frozen is None:
+        return lambda: None
+    for what, there in (("dropout", adapter.dropout > 0), ("DoRA", t.workload.dora is not None),
+                        ("4-bit weights", t.frozen.packing is not None), ("sharding", t.layout.shards > 0),
+                        ("a single one", t.size(sets) == 1)):
+        if there:
+            why = "refused by peft" if what in ("dropout", "DoRA") else "not counted yet"
+            raise SpecError(f"targets: here {joined[0]} is in one tensor of all experts: adapters of it with {what} "
+                            f"are {why}; name others, such as attention", field=t.frozen.field)
+    r, name = adapter.r * len(joined), "_".join(joined)
+    with t.scope(name):
+        b, a = (t.hold(_factor(t, adapter, *of)) for of in (
+            ("lora_B", (d_out, r), (d_out, sets * r)), ("lora_A", (r, d_in), (sets * r, d_in))))
+        product = Product(sets, d_out, d_in, r)
+        t.op("check", "adapter", products=(product._replace(backward=0),), reads=(b, a), writes=(
+            t.tensor(sets, d_out, d_in, role=Role.WEIGHT, label="W + BA", grad=False),))
+
+    def made() -> ops.Matrix:
+        whole = t.tensor(sets, d_out, d_in, role=Role.WEIGHT, label="W + BA")
+        before, scales = ops.to(b)._replace(of=None, passing=1), adapter.alpha not in (None, adapter.r)
+        steps = [(g,) for x in (b, a) for g in (*(before._replace(shape=x.shape),) * scales, ops.to(x))]
+        with t.scope(name):
+            t.op("sum", "adapter", products=(product,), saves=(b, a), reads=(b, a), writes=(t.hold(whole),),
+                 backward=tuple(steps), apart=True)
+        return ops.Matrix((), None, (whole,), ops.to(whole.view(*whole.shape)))
+
+    return made
+
+
+def _factor(
+    t: Trace, adapter: Adapter, name: str, own: tuple[Number, ...], shape: tuple[Number, ...]
+) -> Tensor:
+    """A factor of all sets in the dtype of the weights; what comes back of B lies in another order, and is copied."""
+    role = Role.FLOAT32 if adapter.dtype in (None, "fp32") else Role.WEIGHT
+    x = t.tensor(*shape, role=Role.PARAMETER, label=name)
+    t.op(name, "adapter", weights={"weight": own}, writes=(x,), backward=((Gradient(
+        f"{t.path(name)}.weight", shape, role, how="new" if name == "lora_B" else "same"),),))
+    if t.workload.bytes_of(role) == t.workload.bytes_of(Role.WEIGHT):
+        return x
+    return t.op("cast", "elementwise", reads=(x,), writes=(t.tensor(*shape, role=Role.WEIGHT, label=name),),
+                backward=((Gradient(x, shape, role),),))
 
 
 def _low(t: Trace, x: Tensor, d_out: Number, adapter: Adapter, *, copied: bool) -> Tensor:

@@ -58,7 +58,7 @@ def trace(
     t = Trace(workload, model=spec, code=own, sizes=sizes or {}, layout=layout, whole=whole,
               stage=stages[0], share=share)
     if workload.freezes:
-        t.frozen = Frozen(workload, low_rank.linear, packed.packing(t))
+        t.frozen = Frozen(workload, low_rank.linear, packed.packing(t), merged=t.code.router not in ("", "dispatched"))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
         made = search(t, partial(_forward, t, spec)) if workload.beams else _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):

@@ -11,7 +11,6 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from txcalc.spec.errors import SpecError
 from txcalc.trace import packed
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
@@ -149,31 +148,27 @@ def _operands(
 
 def linears(
     t: Trace, x: Tensor, sizes: dict[str, tuple[Number, Part]], *, bias: bool, sets: tuple[Number, ...] = (),
-    bounds: tuple[Tensor, ...] = (), adapted: bool = False,
+    bounds: tuple[Tensor, ...] = (), adapted: bool = False, read: Matrix | None = None,
 ) -> Tensor:
     """One ``F.linear`` of several layers' weights, one below the other: (..., d_in) -> (..., all of their widths).
 
     ``sizes``: the width of each layer, and its part in the model; the first one stands for all in the backward pass.
-    ``sets`` of weights for rows up to ``bounds``: ``F.grouped_mm``, which keeps those. With one adapter of all of them.
+    ``sets`` of weights for rows up to ``bounds``: ``F.grouped_mm``, which keeps those, of weights as they are ``read``.
+    With one adapter of all layers.
     """
     *lead, d_in = x.shape
     total, first = sum(width for width, _ in sizes.values()), next(iter(sizes))
-    hits = {name: t.frozen.adapter(t.path(""), name, "linear") for name in sizes} if t.frozen is not None else {}
-    if t.frozen is not None and not adapted and (adapter := next(filter(None, hits.values()), None)) is not None:
-        if sets or not all(hits.values()):
-            name = next(filter(hits.get, hits))
-            why = ("one tensor of all experts, to which peft adds a product of adapters, which is not counted yet; "
-                   "name others, such as attention" if sets else
-                   f"one matrix of {', '.join(sizes)}, over which peft has one adapter: name all of them")
-            raise SpecError(f"targets: here {name} is in {why}", field="lora" if t.workload.dora is None else "dora")
+    adapter = None if t.frozen is None or adapted or sets else t.frozen.over(t.path(""), sizes)
+    if adapter is not None and t.frozen is not None:
         return t.frozen.adapted(t, first, x, total, adapter, bias=bias, tied=None, part="", copied=False, joined=sizes)
-    x, copies, steps, reads = _operands(t, first, x, total, f"{t.path(first)}.weight", "linear", bias=bias, sets=sets)
+    x, copies, steps, reads = _operands(t, first, x, total, f"{t.path(first)}.weight", "linear", bias=bias, sets=sets,
+                                        read=read)
     wide = t.tensor(*lead, total, role=x.made, label=" ".join(sizes))
     for i, (name, (width, part)) in enumerate(sizes.items()):
         t.op(name, "linear", saves=(x, *copies, *bounds), part=part,
              weights={"weight": (width, d_in)} | ({"bias": (width,)} if bias else {}),
              products=(Product(1, prod(lead), width, d_in,
-                               backward=t.trains(f"{t.path(name)}.weight", "linear") + t.needs(x)),),
+                               backward=(bool(read) or t.trains(f"{t.path(name)}.weight", "linear")) + t.needs(x)),),
              reads=(x, *bounds, wide) if i else (*reads, *bounds),
              writes=(t.alias(wide, *lead, width) if i else wide,), backward=() if i else steps,
              apart=True)
