@@ -103,7 +103,7 @@ def read_source(model: str) -> Source:
     if model == "-":
         return Source(_stdin(), "stdin", "stdin")
     if model.startswith(_HUB):
-        from txcalc.models.hub import config_path
+        from txcalc.models.download import config_path
 
         name = model.removeprefix(_HUB)
         return Source(_read(config_path(name)), model, model, name.partition("@")[0])
