@@ -205,6 +205,13 @@ CASES: dict[str, Values] = {
         "window_size": [2, 4], "num_channels": [1, 3], "mlp_ratio": [1.5, 2.0],
         "qkv_bias": [True, False], "hidden_act": ["gelu", "relu"], "use_absolute_embeddings": [name == "swin", False],
         "num_labels": LABELS} for name in ("swin", "donut-swin")},
+    **{name: {
+        "num_encoder_blocks": [3], "depths": [[1, 2, 1], [2, 1, 2]], "hidden_sizes": [[6, 12, 20], [8, 12, 24]],
+        "strides": [[4, 2, 2]], "patch_sizes": [[4, 2, 2]] if name == "pvt" else [[7, 3, 3], [5, 5, 3]],
+        "num_attention_heads": [[1, 3, 4], [2, 2, 4]], "mlp_ratios": [[2, 3, 1], [1, 2, 2]],
+        "sequence_reduction_ratios" if name == "pvt" else "sr_ratios": [[4, 2, 1], [2, 1, 1]], "num_channels": [1, 3],
+        "hidden_act": ["gelu", "relu"], "num_labels": LABELS, **({} if name == "segformer" else {
+            "image_size": [32, 64], "qkv_bias": [True, False]})} for name in ("pvt", "pvt_v2", "segformer")},
     "vit_msn": VIT,
     "ijepa": VIT | {"pooler_output_size": [None, 9]},
     "dinov2_with_registers": {k: v for k, v in VIT.items() if k != "intermediate_size"} | {

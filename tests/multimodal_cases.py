@@ -318,6 +318,14 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
             "hidden_size": [16, 24], "intermediate_size": [17, 19], "num_hidden_layers": [1, 3],
             "num_attention_heads": [1, 2], "num_channels": [1, 3], "max_image_size": [24], "patch_size": [5, 6],
             "spatial_merge_size": [1, 2], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}], TIED),
+    **{name: (
+        text("qwen2", tie_word_embeddings=[True, False]), [{
+            "hidden_size": [12, 20], "num_hidden_layers": [2, 4], "num_attention_heads": [1, 2], "mlp_dim": [17, 29],
+            "num_channels": [1, 3], "image_size": [24, 28], "patch_size": [4], "output_channels": [5, 8],
+            "qkv_bias": [True, False], "use_abs_pos": [True, False], "use_rel_pos": [True, False],
+            "window_size": [2, 3, 5], "global_attn_indexes": [[1, 3], [0, 2], []], "hidden_act": ["gelu", "relu"]}],
+        TIED)
+       for name in ("got_ocr2", "pp_chart2table")},
     "qwen3_asr": (
         text("qwen3", hidden_size=[24]),
         [{k: [v] for k, v in GRID.items()} | {"encoder_layers": [1, 3], "d_model": [12, 20], "output_dim": [24],

@@ -36,6 +36,9 @@ LAYER = {"attention": {"heads": 3, "bias": True}, "feed_forward": {"d_ff": 17, "
 MERGED = {"kind": "patch-merging", "width": 15, "d_ff": 19, "bias": True, "mean": True, "heads": 3}
 READING = {"kind": "attention", "attention": {"heads": 3}, "feed_forward": {"d_ff": 11}}
 GATED = [{"width": 19, "activation": "silu", "gated": True}]
+ALONE = {"attention": None, "feed_forward": None, "residual": "none", "norm": {"placement": "none"}}
+
+
 def merging(own: dict[str, Any], **block: Any) -> dict[str, Any]:
     """A layer, and what merges its patches."""
     alone = {"residual": "none", "norm": {"placement": "none"}, **block}
@@ -118,6 +121,16 @@ CASES: dict[str, dict[str, Any]] = {
         "groups": [{"blocks": [
             {**LAYER, "repeat": 2}, {"residual": "none", "norm": {"placement": "none"}, "recurrent": {
                 **MERGED, "skipped": True}}, LAYER]}]},
+    "a neck of SAM": {
+        "layers": 4, "input": {**PLAIN, "image": 28}, "position": {"kind": "decomposed", "absolute": 49},
+        "final_norm": False, "projector": {"bias": True}, "groups": [{"blocks": [
+            {"attention": {"heads": 3, "image_window": 3, "window_border": True, "bias": True}, "repeat": 2}, {},
+            {**ALONE, "recurrent": {"kind": "image-convolutions", "layers": [
+                {"channels": 11, "kernel": 1, "norm": "layernorm"}, {"channels": 12, "stride": 2},
+                {"channels": 8, "kernel": 2, "stride": 2, "groups": 4, "activation": "gelu", "bias": True}]}}]}]},
+    "vectors of distances in windows": {
+        "input": {**PLAIN, "image": 24}, "position": {"kind": "decomposed"}, "projector": {},
+        "groups": [{"blocks": [{"attention": {"image_window": 3}, "repeat": 3}]}]},
     "deepstack": {"input": PLAIN, "projector": {"merge": 2}, "deepstack": [
         {"merge": 2, "unused_layers": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
         {"merge": 2, "unused_layers": 1, "norm": {}}]},
@@ -168,6 +181,27 @@ def test_an_autoencoder_has_the_weights_of_the_reference() -> None:
     for more in ({}, {"mid_attention": False, "out_channels": 2, "generation": {"width": 13, "depth": 2}}):
         model = Model.from_data({**TEXT, "autoencoder": {**own, **more}})
         assert parameters(model).verdict == "equal", parameters(model).differences
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_stages_of_convolutions_cost_what_the_reference_measures(eager: bool) -> None:
+    def stage(width: int, **attention: Any) -> list[dict[str, Any]]:
+        mixing = [{"channels": 2 * width, "kernel": 1, "bias": True},
+                  {"channels": 2 * width, "groups": 2 * width, "bias": True, "activation": "gelu", "norm": "batchnorm"},
+                  {"channels": width, "kernel": 1, "bias": True}]
+        return [{"repeat": 2, "attention": {"heads": 3, "head_dim": width // 3, "bias": True, **attention},
+                 "recurrent": {"kind": "image-convolutions", "layers": mixing}, "feed_forward": None}]
+
+    def way(width: int, **more: Any) -> dict[str, Any]:
+        return {"attention": None, "feed_forward": None, "residual": "none", "recurrent": {
+            "kind": "image-convolutions", "layers": [{"channels": width, "stride": 2, "norm": "layernorm"}], **more}}
+
+    compare(Model.from_data({
+        "name": "stages", "architecture": "encoder-only", "d_model": 6, "position": "none", "embedding_norm": True,
+        "input": {**PLAIN, "image": 24, "kernel": 5}, "head": {"kind": "classifier", "labels": 5},
+        "groups": [{"blocks": [*stage(6, image_reduction=2), way(9), *stage(9), way(
+            12, positions=True, class_tokens=1), {"attention": {"heads": 2, "head_dim": 6}, "feed_forward": {
+                "d_ff": 13}}]}]}), 36, eager=eager)
 
 
 def spec(**tower: Any) -> Model:
@@ -263,7 +297,7 @@ def compare(model: Model, seq: int, *, eager: bool, **lengths: int) -> None:
     ({"projector": {}, **merging({"merge": 7})}, "patches and nothing else"),
     ({"projector": {}, "input": PLAIN, **merging({"merge": 7}, repeat=2)}, "stand once"),
     ({"projector": {}, "input": PLAIN, **merging({"merge": 7}, residual="sequential")}, "stands alone"),
-    ({"projector": {}, "input": PLAIN, **merging({"merge": 7, "width": 9})}, "keeps its width"),
+    ({"projector": {}, "input": PLAIN, "pooler": READING, **merging({"merge": 7, "width": 9})}, "keeps its width"),
     ({"projector": {}, "input": PLAIN, **merging({"merge": 7, "heads": 4})}, "does not divide 15"),
 ])
 def test_a_projector_that_cannot_be_is_refused(tower: dict[str, Any], field: str) -> None:

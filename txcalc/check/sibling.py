@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from txcalc.spec.facts import STORAGE, architecture_fields
+from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import STORAGE, architecture_fields, located_blocks
 from txcalc.spec.model import Model
+from txcalc.spec.rnn import ImageConvolutions, PatchMerging
 
 SMALL: Final[dict[str, int]] = {
     "vocab": 101, "d_model": 30, "context": 64, "size": 67, "d_ff": 37, "shared_d_ff": 19, "head_dim": 10,
@@ -28,7 +30,15 @@ _OF_A_WIDTH: Final = ("rnn", "lstm", "gru", "convolution")
 
 
 def sibling(spec: Model) -> Model:
-    """The same structure in small: at most 2 repeats of anything, heads in the same kind of groups."""
+    """The same structure in small: at most 2 repeats of anything, heads in the same kind of groups.
+
+    Raises ``SpecError`` for stages of an image, whose widths and sides depend on each other.
+    """
+    staged = [isinstance(block.recurrent, ImageConvolutions) or (stack is spec and isinstance(
+        block.recurrent, PatchMerging)) for stack in (spec, spec.encoder, spec.tower) if stack is not None
+        for _, block in located_blocks(stack)]
+    if any(staged):
+        raise SpecError(f"{spec.name} has stages of an image, which are not made small to be run")
     data = {name: value for name, value in architecture_fields(spec).items() if name not in STORAGE}
     return Model.from_data(_shrunk(data, spec.d_model))
 

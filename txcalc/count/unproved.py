@@ -49,6 +49,9 @@ MODELS: Final[Rows] = (
     ("distances of every sequence", lambda spec: getattr(spec.position, "of_sequences", False)),
     ("vectors of segments or masked tokens", lambda spec: getattr(spec.position, "segments", False) or (
         spec.input.kind == "tokens" and spec.input.mask_token)),
+    ("distances along sides of images, or patches that overlap", lambda spec: any(
+        s is not None and (s.position.kind == "decomposed" or getattr(s.input, "kernel", None))
+        for s in (spec, spec.encoder, spec.tower))),
     ("an autoencoder of images", lambda spec: spec.autoencoder is not None),
     ("entities that are not there", lambda spec: spec.entities is not None),
     ("residual streams, or scaled", lambda spec: any(s is not None and (s.streams is not None or s.residual_scale)
@@ -67,6 +70,9 @@ LAYERS: Final[Rows] = (
     ("keys projected twice", lambda b: getattr(b.cross_attention, "twice", False)),
     ("a convolution over an image", lambda b: bool(getattr(b.recurrent, "image", False))),
     ("a merging of patches", lambda b: getattr(b.recurrent, "kind", "") == "patch-merging"),
+    ("convolutions over an image", lambda b: getattr(b.recurrent, "kind", "") == "image-convolutions"),
+    ("windows with a border", lambda b: getattr(b.attention, "window_border", False)),
+    ("keys of fewer positions", lambda b: getattr(b.attention, "image_reduction", None) is not None),
     ("a Fourier transform", lambda b: getattr(b.recurrent, "kind", "") == "fourier"),
     ("an adapter of languages", lambda b: b.adapter is not None),
     ("projections for what is not there", lambda b: getattr(b.attention, "unused", None) not in (

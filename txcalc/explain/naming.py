@@ -14,7 +14,8 @@ NAMES: Final = {
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
     "kimi-delta": "Kimi delta attention", "short-convolution": "gated short convolution",
-    "fourier": "Fourier mixing", "patch-merging": "merging of patches", "mlstm": "xLSTM matrix memory",
+    "image-convolutions": "convolutions over an image", "fourier": "Fourier mixing",
+    "patch-merging": "merging of patches", "mlstm": "xLSTM matrix memory",
     "rg-lru": "real-gated linear recurrence", "wkv": "RWKV time mixing",
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
 }
@@ -192,6 +193,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "pieces": Letter("P_m", "pieces of a maxout unit"),
     "tokens": Letter("j", "positions that a projector hands on"),
     "image_window": Letter("Q", "patches along a square that attends by itself"),
+    "image_reduction": Letter("R", "stride of the convolution before keys and values"),
     "separators": Letter("z", "newlines between an image's positions"),
     "merge": Letter("M", "patches along a merged square"),
     "unused_layers": Letter("L_u", "layers whose output is not read"),
@@ -252,6 +254,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("maxout", "width"): Letter("W_m", "maxout units"),
     ("hidden", "width"): Letter("f_p", "width of a projector"),
     ("patchwise", "width"): Letter("f_q", "width of a projector's layers of patches"),
+    ("layers", "channels"): Letter("C_I", "channels of a convolution over an image"),
+    ("patches", "kernel"): Letter("a_K", "pixels along what is convolved to a patch"),
     ("patch-merging", "width"): Letter("d_M", "columns of merged patches"),
     ("patch-merging", "d_ff"): Letter("f_M", "width of a layer of merged patches"),
     ("convolution", "width"): Letter("K", "positions that a convolution sees"),

@@ -20,6 +20,7 @@ from txcalc.spec.errors import is_size
 from txcalc.spec.facts import STORAGE, located_blocks, patches, positions
 from txcalc.spec.model import Block, Group, Model, Stack
 from txcalc.spec.replace import replace
+from txcalc.spec.rnn import ImageConvolution
 from txcalc.trace.workload import Workload
 
 UNUSED: Final = frozenset({
@@ -112,7 +113,8 @@ def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Pl
     if kind == "sinusoidal" and not node.stored:
         return
     for name, value in vars(node).items():
-        if name in skip or name in UNUSED or (grouped and name in (*_BLOCK, "layers")):
+        if name in skip or name in UNUSED or (grouped and name in (*_BLOCK, "layers")) or (
+                isinstance(node, ImageConvolution) and name != "channels"):  # sides of images are numbers
             continue
         below = f"{path}.{name}" if path else name
         if is_size(value):

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any, Final
 
-from txcalc.huggingface.build import Data
+from txcalc.huggingface.build import Data, labels
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import ACT, NONE, classifier
-from txcalc.huggingface.rows import LAYERNORM, Family, Rows, read
+from txcalc.huggingface.rows import LAYERNORM, Family, Rows, read, take
 from txcalc.huggingface.vision import patches, side_of
 
 MERGES: Final[Data] = {"attention": None, "feed_forward": None, "residual": "none", "norm": {"placement": "none"}}
@@ -59,7 +60,67 @@ def _swin(prefix: str, *, final_norm: bool) -> Family:
     return Family(build, {f"{prefix}Model": "none", f"{prefix}ForImageClassification": "image"})
 
 
+def _pyramid(
+    prefix: str, *, sr: str = "sr_ratios", overlap: bool = True, sized: bool = True, classes: int = 2
+) -> Family:
+    """Stages of patches that become fewer and wider, whose keys are made of fewer still.
+
+    ``overlap``: patches overlap, and the feed-forward has a depthwise convolution within (PVTv2, SegFormer). ``sized``:
+    it says how large an image is; else one has 7 x 7 positions in the end. ``classes``: unless the file says another.
+    """
+    def build(c: Config, kind: str) -> Data:
+        c.ignore("stage_names", "out_features", "out_indices", "tie_word_embeddings", "decoder_hidden_size",
+                 "semantic_loss_ignore_index", "reshape_last_stage", "num_hidden_layers")
+        if overlap and sized:
+            c.only("linear_attention", False)
+        depths = listed(c, "depths", stages := c.size("num_encoder_blocks"))
+        widths, patch, strides, ratios, heads = (
+            listed(c, name, stages) for name in ("hidden_sizes", "patch_sizes", "strides", sr, "num_attention_heads"))
+        wider = read(c, take("mlp_ratios"))
+        image = side_of(c, "image_size") if sized else 7 * prod(strides)
+        if image % prod(strides) or not isinstance(wider, list) or len(wider) != stages:
+            raise c.error("strides", f"must divide an image of {image} pixels, with mlp_ratios for each stage")
+        if any(each % 2 == 0 or each <= stride if overlap else each != stride
+               for each, stride in zip(patch, strides, strict=True)):
+            raise c.error("patch_sizes", "must be odd and more than strides" if overlap else "must be strides")
+        bias = {**dict.fromkeys("qkv", c.flag("qkv_bias") if sized else True), "o": True}
+        act, side, blocks = ACT(c), image, list[Data]()
+        for i, (depth, width, stride) in enumerate(zip(depths, widths, strides, strict=True)):
+            if width % heads[i]:
+                raise c.error("num_attention_heads", f"{heads[i]} heads do not divide {width} columns of stage {i + 1}")
+            side //= stride
+            if not overlap and (image // (2 ** (i + 1) if i else 1)) // stride != side:
+                raise c.error("patch_sizes", f"stage {i + 1} has {side} positions along an image, its table others")
+            layer = {"channels": width, "kernel": patch[i], "stride": stride, "bias": True, "norm": "layernorm"}
+            apart = {} if overlap else {"positions": True, "class_tokens": int(i == stages - 1)}
+            if i:
+                blocks.append({**MERGES, "norm": {"placement": "pre" if overlap else "none"}, "recurrent": {
+                    "kind": "image-convolutions", "layers": [layer], **apart}})
+            d_ff, reduction = int(width * wider[i]), {"image_reduction": ratios[i]} if ratios[i] > 1 else {}
+            mix = [{"channels": d_ff, "kernel": 1, "bias": True}, {
+                "channels": d_ff, "groups": d_ff, "bias": True, "activation": act}, {
+                "channels": width, "kernel": 1, "bias": True}]
+            blocks.append({"repeat": depth, "attention": {
+                "heads": heads[i], "head_dim": width // heads[i], "bias": bias, **reduction}, **(
+                {"feed_forward": None, "recurrent": {"kind": "image-convolutions", "layers": mix}} if overlap else
+                {"feed_forward": {"d_ff": d_ff, "activation": act, "bias": True}})})
+        if not overlap and (stages == 1 or ratios[-1] > 1):
+            raise c.error(sr, "the last of several stages has a class token, which no convolution passes")
+        return {
+            "architecture": "encoder-only", "d_model": widths[0], "norm": LAYERNORM, "embedding_norm": True,
+            "position": {"kind": "none" if overlap else "learned"}, "groups": [{"blocks": blocks}],
+            "input": {"kind": "patches", "image": image, "patch": strides[0], "channels": c.size("num_channels"),
+                      "class_tokens": 0, "kernel": patch[0] if overlap else None},
+            "head": NONE if kind == "none" else read(c, classifier(of="mean" if overlap else "first", classes=(
+                lambda c: labels(c) if {"id2label", "num_labels"} & c.data.keys() else classes)))}
+
+    return Family(build, {f"{prefix}Model": "none", f"{prefix}ForImageClassification": "image"})
+
+
 ROWS: Final[Rows] = {
+    # PVT, arXiv 2102.12122, PVTv2, arXiv 2106.13797, and SegFormer, arXiv 2105.15203.
+    "pvt": _pyramid("Pvt", sr="sequence_reduction_ratios", overlap=False, classes=1000), "pvt_v2": _pyramid("PvtV2"),
+    "segformer": _pyramid("Segformer", sized=False),
     # Swin, arXiv 2103.14030, and Donut's encoder, arXiv 2111.15664, without a last norm.
     "swin": _swin("Swin", final_norm=True), "donut-swin": _swin("DonutSwin", final_norm=False),
 }

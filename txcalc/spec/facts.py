@@ -75,13 +75,14 @@ def first_attention(stack: Stack) -> AnyAttention:
     return next(attentions(stack))
 
 
-def merges(stack: Stack, before: Sublayers | None = None) -> int:
-    """Patches along a square of an image that are one position in the end, or before this block."""
-    found = 1
+def side(stack: Stack, before: Sublayers | None = None) -> int:
+    """Positions along an image in the end, or before this block; 0 of what is no image."""
+    found = stack.input.image // stack.input.patch if stack.input.kind == "patches" else 0
     for _, block in located_blocks(stack):
         if block is before:
             return found
-        found *= 1 if getattr(block.recurrent, "skipped", False) else getattr(block.recurrent, "merge", 1)
+        layer = block.recurrent
+        found = layer.side(found) if layer and layer.kind in ("patch-merging", "image-convolutions") else found
     return found
 
 

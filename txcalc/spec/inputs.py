@@ -24,6 +24,7 @@ class PatchInput(Spec):
     kind: Literal["patches"]
     image: Annotated[Size, "height and width in pixels"]
     patch: Annotated[Size, "height and width of a patch in pixels"]
+    kernel: Annotated[Size | None, "those of what is convolved, where patches overlap (PVTv2)"] = None
     channels: Size = 3
     bias: Flag = True
     normed: Annotated[Flag, "layernorms on a patch's pixels and on what they become (Gemma 4 without towers)"] = False
@@ -34,7 +35,9 @@ class PatchInput(Spec):
     def _check(self) -> None:
         if self.image < self.patch:
             raise FieldError(("patch",), f"{self.patch} is wider than the image, {self.image}")
-        if self.normed and (self.class_tokens or self.registers or self.mask_token):
+        if self.kernel is not None and (self.kernel <= self.patch or self.kernel % 2 == 0 or self.image % self.patch):
+            raise FieldError(("kernel",), "must be odd and wider than a patch, which must divide the image")
+        if self.normed and (self.class_tokens or self.registers or self.mask_token or self.kernel):
             raise FieldError(("normed",), "needs patches alone")
 
 
@@ -140,6 +143,16 @@ class RelativePosition(Spec):
     absolute: Annotated[Size | None, "rows of a learned absolute table that is added as well"] = None
 
 
+class DecomposedPosition(Spec):
+    """Vectors of the distances along either side of an image or a window, each layer's own, that every query meets.
+
+    Their two products are added to the scores (MViTv2, arXiv 2112.01526, equation 4).
+    """
+
+    kind: Literal["decomposed"]
+    absolute: Annotated[Size | None, "rows of a learned absolute table that is added as well"] = None
+
+
 class DisentangledPosition(Spec):
     """DeBERTa's relative positions (arXiv 2006.03654 section 3.1): content-to-position and position-to-content scores.
 
@@ -176,7 +189,7 @@ class TransformerXLPosition(Spec):
 
 Position = Annotated[
     NoPosition | LearnedPosition | SinusoidalPosition | RotaryPosition | AlibiPosition | RelativePosition
-    | DisentangledPosition | TransformerXLPosition,
+    | DecomposedPosition | DisentangledPosition | TransformerXLPosition,
     Usual("none"),
 ]
 

@@ -11,7 +11,7 @@ from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import Ahead, AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
-from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMixing, LinearAttention, PatchMerging
+from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMixing, LinearAttention, OverImages
 
 # ---------------------------------------------------------------- norms
 
@@ -90,15 +90,15 @@ class Attention(Spec):
     rope: Annotated[Flag, "false: no rotary embedding in this layer (NoPE)"] = True
     chunk: Annotated[Size | None, "each query sees only keys of its own chunk of this length"] = None
     image_window: Annotated[Size | None, "patches along the side of a square window of an image"] = None
+    window_border: Annotated[Flag, "zeros fill an image up to whole windows (SAM)"] = False
+    image_reduction: Annotated[Size | None, "stride of a normed convolution before keys and values (PVT)"] = None
     softcap: Annotated[Positive | None, "scores become softcap * tanh(score / softcap)"] = None
     sinks: Annotated[Flag, "one learned logit per head that takes part in the softmax"] = False
     output_gate: Annotated[Flag, "the context is multiplied by sigmoid(gate(x))"] = False
     inner_norm: Annotated[Norm | None, "a norm on what the output projection reads"] = None
     gate_over: Annotated[Literal["channel", "head"], "head: one gate for each head"] = "channel"
     gate_activation: Literal["sigmoid", "softplus"] = "sigmoid"
-    gate_bias: Annotated[
-        Literal["q", "none", "head"], "q: as that of queries; head: one number for each head (Beam)",
-    ] = "q"
+    gate_bias: Annotated[Literal["q", "none", "head"], "q: as of queries; head: a number for each head (Beam)"] = "q"
     value_norm: Annotated[Norm | None, "a norm on each head's values"] = None
     value_from: Annotated[
         Literal["input", "key"], "key: values are the projected keys, before these are normed and rotated",
@@ -310,7 +310,7 @@ Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
 
 Recurrent = Annotated[
     Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
-    | FourierMixing | ByChannel | PatchMerging,
+    | FourierMixing | ByChannel | OverImages,
     Usual("mamba2"),
 ]
 

@@ -106,7 +106,7 @@ class Convolution(Spec):
 
 def check_crossing(attention: Attention) -> None:
     """Raise ``FieldError`` for what attention to something else cannot do."""
-    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys", "ahead"):
+    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys", "ahead", "image_reduction"):
         if getattr(attention, name) != attention.default(name):
             raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
                              "neighbours and angles")
@@ -127,6 +127,12 @@ def check_experts(attention: Attention) -> None:
             raise FieldError((name,), "keys that are kept by what values say have none")
     if attention.differential and attention.kv_heads % 2:
         raise FieldError(("kv_heads",), "differential attention halves them: an even number")
+    if attention.window_border and attention.image_window is None:
+        raise FieldError(("window_border",), "needs image_window")
+    plain = {"kind", "heads", "kv_heads", "head_dim", "bias", "scale", "image_reduction", "qk_norm"}
+    for name in sorted({*attention.names()} - plain) if attention.image_reduction is not None else ():
+        if getattr(attention, name) != attention.default(name):
+            raise FieldError((name,), "keys of fewer positions of an image have none")
     if attention.query_experts is None:
         return
     active, groups = attention.heads // attention.kv_heads, attention.column_groups

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from txcalc.spec.errors import FieldError, is_size
+from txcalc.spec.errors import FieldError, SpecError, is_size
+from txcalc.spec.rnn import ImageConvolutions, OverImages, PatchMerging
 
 Data = dict[str, Any]
 
@@ -164,12 +165,17 @@ def _projected(tower: Data, projector: Any) -> Any:
     image, patch = own.get("image", 0), own.get("patch", 0)
     if projector.get("average") or not all(map(is_size, (image, patch, merge))) or image < patch * merge:
         return projector
+    side, newlines = image // patch, projector.get("newlines") is True
     blocks = [block for group in tower.get("groups") or () for block in group["blocks"]]
     for recurrent in (block.get("recurrent") for block in blocks if isinstance(block.get("recurrent"), Mapping)):
-        merge *= recurrent.get("merge", 2) if (
-            recurrent.get("kind") == "patch-merging" and not recurrent.get("skipped")) else 1
+        known: dict[Any, type[OverImages]] = {"patch-merging": PatchMerging, "image-convolutions": ImageConvolutions}
+        kind = known.get(recurrent.get("kind"))
+        try:
+            side = side if kind is None else kind.from_data(recurrent).side(side)
+        except SpecError:  # which is said where it stands
+            return projector
+    side //= merge
     extra = own.get("class_tokens", 1) + _registers(tower) if projector.get("unpatched") is True else 0
-    side, newlines = image // patch // merge, projector.get("newlines") is True
     return {**projector, "tokens": side**2 + extra + (side + 2 if newlines else 0)}
 
 

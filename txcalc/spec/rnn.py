@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from txcalc.spec.base import Activation, Flag, Least, Size, Spec, Switches
+from txcalc.spec.base import Activation, Count, Flag, Least, Size, Spec, Switches
 from txcalc.spec.errors import FieldError
 
 
@@ -120,6 +120,45 @@ class PatchMerging(Spec):
     mean: Annotated[Flag, "what it makes is added to the mean of the square (MiniCPM-V 4.6)"] = False
     heads: Annotated[Size | None, "the patches of a square attend to each other first, normed, with biases"] = None
     skipped: Annotated[Flag, "its weights are there, and no image passes it"] = False
+
+    def side(self, side: int) -> int:
+        """Positions along an image of ``side`` patches."""
+        return side if self.skipped else side // self.merge
+
+
+class ImageConvolution(Spec):
+    """One convolution over both sides of an image, with zeros around it where its kernel has a middle."""
+
+    channels: Annotated[Size, "that it makes"]
+    kernel: Size = 3
+    stride: Size = 1
+    groups: Annotated[Size, "of channels, each made of its own share of those read"] = 1
+    bias: Flag = False
+    norm: Annotated[Literal["layernorm", "batchnorm"] | None, "on what it makes, of all channels"] = None
+    activation: Activation | None = None
+
+    def side(self, side: int) -> int:
+        """Positions along an image of which ``side`` are read."""
+        return (side - (1 - self.kernel % 2) * (self.kernel - 1) - 1) // self.stride + 1
+
+
+class ImageConvolutions(Spec):
+    """Convolutions over an image, one after the other: a neck of SAM (arXiv 2304.02643), the feed-forward of SegFormer
+    (arXiv 2105.15203, 3.1), the way to the next stage."""
+
+    kind: Literal["image-convolutions"]
+    layers: Annotated[tuple[ImageConvolution, ...], Least(1)]
+    positions: Annotated[Flag, "a learned table is added to what comes out (PVT)"] = False
+    class_tokens: Annotated[Count, "learned vectors put before it, which have positions, too"] = 0
+
+    def side(self, side: int) -> int:
+        """Positions along an image after all of them."""
+        for layer in self.layers:
+            side = layer.side(side)
+        return side
+
+
+OverImages = PatchMerging | ImageConvolutions
 
 
 class FourierMixing(Spec):

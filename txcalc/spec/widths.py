@@ -15,11 +15,11 @@ from txcalc.spec.facts import (
     global_tokens,
     is_causal,
     located_blocks,
-    merges,
     positions,
     projects_by_experts,
     unpatched,
 )
+from txcalc.spec.facts import side as side_of
 from txcalc.spec.facts import width as stack_width
 from txcalc.spec.inputs import PatchInput
 from txcalc.spec.rnn import RecurrentCell
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from txcalc.spec.inputs import Projector
     from txcalc.spec.layers import Recurrent
     from txcalc.spec.model import Model, SideTower, Stack, Sublayers
+    from txcalc.spec.rnn import ImageConvolutions
 
 
 def check(model: Model) -> None:
@@ -44,10 +45,11 @@ def check(model: Model) -> None:
         for tower, path in ((model.tower, ("tower",)), (model.tower.second, ("tower", "second"))):
             if tower is None:
                 continue
-            if _stack(tower, tower.d_model, path) != tower.d_model:
-                raise FieldError((*path, "residual"), "a tower keeps its width")
+            width = _stack(tower, tower.d_model, path)
+            if width != tower.d_model and (tower.pooler is not None or tower.projector is None):
+                raise FieldError((*path, "residual"), "a tower that is pooled keeps its width")
             _sees(tower, path, causal=tower.causal_mask, encoder=None)
-            _projected(model, tower, path)
+            _projected(model, tower, width, path)
     if model.encoder is not None and model.input.kind == "tokens" and model.input.mask_token:
         raise FieldError(("input", "mask_token"), "only in a stack that stands alone")
     out = _stack(model, model.d_model, (), memory)
@@ -55,13 +57,13 @@ def check(model: Model) -> None:
     _head(model, out)
 
 
-def _projected(model: Model, tower: SideTower, path: Loc = ("tower",)) -> None:
+def _projected(model: Model, tower: SideTower, width: int, path: Loc) -> None:
     """Raise ``FieldError`` where a projector without a last layer is not as wide as the main stack."""
     own = tower.projector
     if own is None:
         return
     merged = (own.merge or 1) ** (2 if tower.input.kind == "patches" else 1)
-    first = own.patchwise[-1].width if own.patchwise else tower.d_model * (1 + len(own.feature_layers))
+    first = own.patchwise[-1].width if own.patchwise else width * (1 + len(own.feature_layers))
     width = own.hidden[-1].width + own.hidden[-1].padding if own.hidden else first * merged
     if (reader := getattr(tower, "resampler", None)) is not None:
         for at, block in located_blocks(reader):
@@ -151,6 +153,12 @@ def _block(block: Sublayers, width: int, memory: int | None, path: Loc) -> int:
     _groups(block, width, path)
     if layer is None:
         return width
+    if layer.kind == "image-convolutions":
+        for i, own in enumerate(layer.layers):
+            before = layer.layers[i - 1].channels if i else width
+            if before % own.groups or own.channels % own.groups:
+                raise FieldError((*path, "recurrent", "layers", i, "groups"), f"{own.groups} do not divide {before} "
+                                 f"and {own.channels} channels")
     if layer.kind == "patch-merging" and layer.heads is not None and width % layer.heads:
         raise FieldError((*path, "recurrent", "heads"), f"{layer.heads} does not divide {width} columns")
     after = _handed_on(layer, width, memory)
@@ -245,6 +253,8 @@ def _groups(block: Sublayers, width: int, path: Loc) -> None:
 def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:
     if layer.kind == "patch-merging":
         return width if layer.skipped else layer.width
+    if layer.kind == "image-convolutions":
+        return layer.layers[-1].channels
     if layer.kind == "convolution":
         return width if layer.channels is None else layer.channels
     if isinstance(layer, RecurrentCell):
@@ -264,6 +274,8 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
             raise FieldError(here, "it mixes all positions: a stack that sees nothing ahead cannot have it")
         if layer is not None and layer.kind == "patch-merging" and not layer.skipped:
             _merges(stack, block, layer.merge, here)
+        if layer is not None and layer.kind == "image-convolutions":
+            _convolves(stack, block, layer, here)
         if layer is not None and layer.kind == "short-convolution" and layer.image and (
                 layer.conv % 2 == 0 or not isinstance(stack.input, PatchInput) or unpatched(stack.input)):
             raise FieldError((*here, "image"), "needs an odd number of patches, and an image of patches alone")
@@ -277,14 +289,31 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
             _starts(layer.initial.of, encoder, (*here, "initial"))
 
 
-def _merges(stack: Stack, block: Sublayers, merge: int, path: Loc) -> None:
+def _stands_once(stack: Stack, block: Sublayers, path: Loc, *, once: bool = True) -> None:
+    """Only an image of patches and nothing else has sides; ``once``: that change, in a block which stands once."""
     image = stack.input if isinstance(stack.input, PatchInput) and not unpatched(stack.input) else None
-    if image is None or stack.groups is None or getattr(block, "repeat", 1) > 1 or any(
-            group.repeat > 1 for group in stack.groups):
+    if image is None or (once and (stack.groups is None or getattr(block, "repeat", 1) > 1 or any(
+            group.repeat > 1 and block in group.blocks for group in stack.groups))):
         raise FieldError(path, "merges an image of patches and nothing else, in groups and blocks that stand once")
+
+
+def _convolves(stack: Stack, block: Sublayers, layer: ImageConvolutions, path: Loc) -> None:
+    side = side_of(stack, block)
+    changes = layer.side(side) != side or layer.positions or layer.class_tokens > 0
+    _stands_once(stack, block, path, once=changes)
+    if changes and (block.residual != "none" or block.attention or block.feed_forward):
+        raise FieldError(path, "changes the sides of an image: alone in its block, with residual: none")
+    if layer.class_tokens and not layer.positions:
+        raise FieldError((*path, "class_tokens"), "needs positions")
+    if layer.side(side) < 1:
+        raise FieldError((*path, "layers"), f"leaves nothing of an image's {side} x {side} positions")
+
+
+def _merges(stack: Stack, block: Sublayers, merge: int, path: Loc) -> None:
+    _stands_once(stack, block, path)
     if block.residual != "none" or block.norm.placement != "none" or block.attention or block.feed_forward:
         raise FieldError(path, "stands alone in its block, with residual: none and norm.placement: none")
-    if (side := image.image // image.patch // merges(stack, block)) % merge:
+    if (side := side_of(stack, block)) % merge:
         raise FieldError((*path, "merge"), f"squares of {merge} do not divide an image's {side} x {side} patches")
 
 
@@ -308,10 +337,10 @@ def check_squares(stack: Stack, squares: int, block: Sublayers, path: Loc) -> No
     """Each square is computed by itself, so they must be alike, and nothing may stand beside them."""
     if stack.input.kind != "patches" or unpatched(stack.input):
         raise FieldError(path, "only an image of patches and nothing else is cut into squares")
-    side = stack.input.image // stack.input.patch // merges(stack, block)
-    if side % squares:
+    if (side := side_of(stack, block)) % squares and not getattr(block.attention, "window_border", False):
         raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
-    if stack.position.kind not in ("none", "learned", "rope") and not getattr(stack.position, "per_layer", False):
+    own = stack.position.kind in ("none", "learned", "rope", "decomposed")
+    if not own and not getattr(stack.position, "per_layer", False):
         raise FieldError(path, f"a square has no {stack.position.kind} positions of its own")
 
 
@@ -332,13 +361,13 @@ def check_projector(tower: SideTower, projector: Projector, at: Loc) -> None:
         extra = unpatched(image) if image is not None else 0
         if not extra or merge > 1 or projector.average:
             raise FieldError((*at, "unpatched"), "needs class tokens or registers, and patches that stay apart")
-    side = 0 if image is None else image.image // image.patch // merges(tower)
-    given = positions(tower.input) // merge if image is None else (side // merge) ** 2 + extra
+    along = side_of(tower) // merge
+    given = positions(tower.input) // merge if image is None else along**2 + extra
     resampler = getattr(tower, "resampler", None)
     if resampler is not None and at[-1] == "projector":
         given = resampler.input.length
     elif projector.newlines and image is not None:
-        given = given + side // merge + 2
+        given = given + along + 2
     if projector.tokens > given or (projector.tokens != given and not projector.average):
         raise FieldError((*at, "tokens"), f"{projector.tokens}, but the projector reads {given} positions: "
                          "leave it out, or average them")

@@ -11,6 +11,7 @@ from txcalc.trace import (
     composed,
     composed_latents,
     expert_queries,
+    images,
     megatron,
     nanotron,
     neighbours,
@@ -56,10 +57,9 @@ def self_attention(
     t: Trace, spec: Attention | MLA, around: Around, x: Tensor, values: Tensor | None = None
 ) -> Tensor:
     """Queries, keys and values, if not from others, from the same (b, n, d) hidden states, cached where asked for."""
-    shape = b, n, d = x.shape
+    shape = b, n, _ = x.shape
     if spec.kind == "standard" and spec.image_window is not None:  # each square is a short sequence
-        together = spec.image_window**2
-        x, n = x.view(b * (n // together), together, d), together
+        x, n = images.windows(t, spec, x)
     if t.code.linear == "parallel":
         n = n * t.layout.by_position
     position, cached = around.position, around.cached
@@ -86,6 +86,8 @@ def self_attention(
         if spec.kept_keys is not None:
             span = span._replace(pairs=chosen_pairs(spec.kept_keys, span, past, causal=around.causal))
         source, cache = x, None
+        if spec.image_reduction is not None:
+            source, span = images.reduced(t, spec.image_reduction, x)
         if cached and not spec.kv_shared:
             cache = _cache(spec, position, span, past + n, x)
         if cached and keeps_inputs(position):
@@ -97,7 +99,7 @@ def self_attention(
         y = _heads(t, spec, around, x, source, span, cache, values)
         if spec.blocks is not None and spec.blocks.staggered:
             y = parts.positions(t, "unstaggered", y, n)
-        return y if spec.image_window is None else y.view(*shape)
+        return y if spec.image_window is None else images.inside(t, spec, y, shape)
 
 
 _APART: Final = Around(None, causal=False, cached=False)
@@ -234,6 +236,8 @@ def _heads(
                                   fixed=around.fixed)
         if position is not None and position.kind == "relative" and given is not None and spec.blocks is None:
             core = core._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
+        if position is not None and position.kind == "decomposed":
+            core = core._replace(bias=images.side_scores(t, spec, q, span))
         if position is not None and position.kind == "disentangled" and given is not None:
             q, k = t.hold(ops.copy(t, "q_copy", q)), t.hold(ops.copy(t, "k_copy", k))
             core = core._replace(laid="qk")
@@ -306,7 +310,7 @@ def _beyond_kernels(spec: Attention, position: Position | None) -> str:
     """Why no kernel of PyTorch computes these scores, or nothing."""
     if position is not None and position.kind == "relative":
         return "a learned relative bias needs the scores' gradient"
-    if position is not None and position.kind in ("disentangled", "transformer-xl"):
+    if position is not None and position.kind in ("decomposed", "disentangled", "transformer-xl"):
         return "every query is scored with every distance as well"
     if spec.similarity != "softmax" or spec.blocks is not None:
         return f"no kernel of PyTorch goes by {'blocks' if spec.blocks else 'angles'}"

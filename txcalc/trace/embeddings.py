@@ -58,7 +58,8 @@ def patches(t: Trace, spec: PatchInput, b: Number, d: Number) -> Tensor:
         x = ops.linear(t, "patch_embedding", norms.norm(t, "pixel_norm", x, norms.LAYER), d, bias=spec.bias)
         return norms.norm(t, "patch_norm", x, norms.LAYER)
     pixels = t.tensor(b, spec.channels, spec.image, spec.image, role=Role.WEIGHT, label="pixels", grad=False)
-    x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (spec.patch, spec.patch), bias=spec.bias)
+    kernel = spec.patch if spec.kernel is None else spec.kernel
+    x = ops.convolution(t, "patch_embedding", pixels, d, facts.patches(spec), (kernel, kernel), bias=spec.bias)
     x = wanted(t, x)
     if spec.class_tokens:
         how: How = "part" if t.code.batch_axis and not several(t, b) else "new"
@@ -242,7 +243,7 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
     rows: Number
     if position.kind in ("learned", "sinusoidal"):
         rows = position.size
-    elif (position.kind == "disentangled" or position.kind == "relative") and position.absolute is not None:
+    elif position.kind in ("decomposed", "disentangled", "relative") and position.absolute is not None:
         rows = position.absolute
     else:
         return x

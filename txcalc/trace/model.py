@@ -168,7 +168,7 @@ def _seen(t: Trace, spec: Model, tower: SideTower, count: Number) -> tuple[Tenso
     x = _stack(t, spec, tower, _read(t, tower, count, length, tower.d_model), cached=False,
                unused=0 if projector is None else projector.unused_layers)
     with t.scope("", back=1 if projector is None else 0):
-        pooled = x.view(count, tower.d_model) if tower.pooler is None else pool(t, tower, x)
+        pooled = x.view(count, x.shape[-1]) if tower.pooler is None else pool(t, tower, x)
     reads = None if reader is None else partial(_resample, t, spec, reader)
     made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model, reads)
     for i, deep in enumerate(getattr(tower, "deepstack", ())):

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 from txcalc.spec.layers import Attention, AttentionBias
-from txcalc.trace import curves, norms, ops, parts, split
+from txcalc.trace import curves, images, norms, ops, parts, split
 from txcalc.trace.attention import Around, self_attention
 from txcalc.trace.cache import Cache
 from txcalc.trace.cells import cell, convolution
@@ -38,7 +38,8 @@ def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Ten
     if spec.kind == "rnn" or spec.kind == "lstm" or spec.kind == "gru":
         with t.scope("recurrent", component="cell"):
             return cell(t, spec, x, cached=cached, memory=memory)
-    own = {"convolution": "convolution", "patch-merging": "merging"}.get(spec.kind, "recurrent")
+    own = {"convolution": "convolution", "patch-merging": "merging", "image-convolutions": "convolution"}.get(
+        spec.kind, "recurrent")
     with t.scope("recurrent", component=own):
         y = _LAYERS[spec.kind](t, spec, x, cached=cached)
         return ops.dropout(t, "dropout", split.leave(t, "out_proj", y))
@@ -303,5 +304,6 @@ def linear_attention(t: Trace, spec: LinearAttention, x: Tensor) -> None:
 _LAYERS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "mamba": _mamba, "mamba2": _mamba2, "gated-delta": _gated_delta, "kimi-delta": _kimi_delta,
     "lightning": _lightning, "short-convolution": _gated_convolution, "convolution": convolution,
-    "fourier": _fourier, "patch-merging": _merging, "rg-lru": _rg_lru, "wkv": _wkv, "mlstm": _mlstm,
+    "fourier": _fourier, "patch-merging": _merging, "image-convolutions": images.convolutions,
+    "rg-lru": _rg_lru, "wkv": _wkv, "mlstm": _mlstm,
 }

@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, ValueScores, add_unused
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
+from txcalc.check.reference.images import Reduction, SideDistances, inside, windows
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
 from txcalc.check.reference.neighbours import core_of
 from txcalc.spec.facts import mask_kind
@@ -306,26 +307,40 @@ class Projections(nn.Module):
 class SelfAttention(Projections):
     """Attention of a sequence to itself, with its stack's positions."""
 
+    relative_bias: RelativeBias | PatchBias | SideDistances | None
+
     def __init__(
         self, attention: Attention, d_model: int, options: Options, *,
         mask: AdditiveMask | None, plain_causal: bool, rotary: Rotary | None,
-        relative_bias: RelativeBias | PatchBias | None, shared: SharedKeys | None,
+        relative_bias: RelativeBias | PatchBias | SideDistances | None, shared: SharedKeys | None,
     ) -> None:
         super().__init__(attention, d_model, options)
         self.shared, self.kind = shared, mask_kind(attention)
         self.reach = None if attention.cached == "all" else attention.window or attention.chunk
         self.mask, self.plain_causal = mask, plain_causal
         self.together = None if attention.image_window is None else attention.image_window**2
+        self.border = attention.image_window if attention.window_border else None
+        self.reduction = None if attention.image_reduction is None else Reduction(
+            attention.image_reduction, attention.heads * attention.head_dim)
         self.rotary, self.relative_bias = rotary, relative_bias
 
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None, *values: Tensor) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
         n = x.shape[1]
+        if self.border is None or math.isqrt(n) % self.border == 0:
+            return self._attend(x, bias, past, cache, *values)
+        return inside(self._attend(windows(x, self.border), bias, past, cache, *values), n, self.border)
+
+    def _attend(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None, *values: Tensor) -> Tensor:
+        n = x.shape[1]
+        read = x if self.reduction is None else self.reduction(x)
         q = self._placed(self.queries(x), past, rotated=True)
         own, shared = self._own_keys, self.shared
-        k, v = own(x, past, cache, *values) if shared is None else self._shared_keys(shared, x, past, cache)
+        k, v = own(read, past, cache, *values) if shared is None else self._shared_keys(shared, x, past, cache)
         t = k.shape[2]
-        if self.relative_bias is not None:
+        if isinstance(self.relative_bias, SideDistances):
+            bias = self.relative_bias(q)
+        elif self.relative_bias is not None:
             bias = self.relative_bias.look_up(past, n)
         mask = None if self.mask is None else self.mask(past, n, t)
         bias = self.value_scores(v, mask, n) if self.value_scores else None if bias is None else bias[..., -t:]

@@ -25,6 +25,7 @@ from txcalc.check.reference.cells import Recurrence
 from txcalc.check.reference.crossing import CrossAttention
 from txcalc.check.reference.disentangled import DisentangledAttention
 from txcalc.check.reference.distances import DistanceAttention, Distances
+from txcalc.check.reference.images import SideDistances
 from txcalc.check.reference.latent import Chosen, LatentAttention
 from txcalc.check.reference.layers import (
     Convolution,
@@ -39,9 +40,10 @@ from txcalc.check.reference.layers import (
 from txcalc.check.reference.mixes import ChannelMix, NormGate, Streams
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
-from txcalc.spec.facts import shares_keys, skipped
+from txcalc.spec.facts import located_blocks, shares_keys, side, skipped
 from txcalc.spec.inputs import (
     AlibiPosition,
+    DecomposedPosition,
     DisentangledPosition,
     PatchInput,
     RelativePosition,
@@ -52,6 +54,7 @@ from txcalc.spec.layers import MLA, Attention, BlockNorm, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Stack, Sublayers
 from txcalc.spec.projections import Blocks
+from txcalc.spec.rnn import OverImages
 from txcalc.spec.tables import PerLayerEmbedding
 
 AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention | AheadAttention
@@ -71,6 +74,7 @@ class PositionTables:
     def __init__(self, stack: Stack, options: Options, *, causal: bool, context: int) -> None:
         self.position, self.options, self.causal, self.context = stack.position, options, causal, context
         self.image = stack.input if isinstance(stack.input, PatchInput) else None
+        self.side = side(stack, next(block for _, block in located_blocks(stack)))  # of what the next block reads
         self._masks: dict[tuple[int | None, int | None, int | None], AdditiveMask] = {}
         self._rotations: dict[tuple[int, bool], Rotary] = {}
         self._distances: Distances | None = None
@@ -105,7 +109,10 @@ class PositionTables:
             mask=self._mask(attention.window, attention.chunk, alibi),
             plain_causal=self.causal and attention.window is None and attention.chunk is None and alibi is None,
             rotary=self._rotary(attention.head_dim, windowed=attention.window is not None) if attention.rope else None,
-            relative_bias=self.relative_bias(heads, attention.image_window) if own_bias else None, shared=self.shared,
+            relative_bias=(SideDistances(attention.image_window or self.side, attention.head_dim)
+                           if isinstance(position, DecomposedPosition)
+                           else self.relative_bias(heads, attention.image_window) if own_bias else None),
+            shared=self.shared,
         )
 
     def relative_bias(
@@ -115,8 +122,7 @@ class PositionTables:
         if not isinstance(self.position, RelativePosition):
             return None
         if self.image is not None:
-            side = window or self.image.image // self.image.patch
-            return PatchBias(self.position, heads, side, self.image.class_tokens)
+            return PatchBias(self.position, heads, window or self.side, self.image.class_tokens)
         return (RelativeBias(self.position, heads, causal=self.causal) if blocks is None
                 else BlockBias(self.position, heads, blocks))
 
@@ -176,7 +182,9 @@ class Block(nn.Module):
         width = d_model
         self.recurrent = None
         if recurrent is not None:
-            self.recurrent = build_recurrence(recurrent, d_model, options, causal=tables.causal, memory=memory)
+            self.recurrent = build_recurrence(
+                recurrent, d_model, options, causal=tables.causal, memory=memory, side=tables.side)
+            tables.side = recurrent.side(tables.side) if isinstance(recurrent, OverImages) else tables.side
             width = getattr(self.recurrent, "width", d_model)
         self.cross_attention = None if cross is None else CrossAttention(cross, width, options, source=memory)
         plan = block.convolution

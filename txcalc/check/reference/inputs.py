@@ -22,7 +22,8 @@ class Reader(nn.Module):
                 self.pixel_norm, self.patch_norm = nn.LayerNorm(pixels), nn.LayerNorm(d_model)
                 self.patch_embedding = nn.Linear(pixels, d_model, bias=own.bias)
             case PatchInput(patch=patch, class_tokens=extra):
-                self.patch_embedding = nn.Conv2d(own.channels, d_model, patch, stride=patch, bias=own.bias)
+                kernel, around = own.kernel or patch, 0 if own.kernel is None else own.kernel // 2
+                self.patch_embedding = nn.Conv2d(own.channels, d_model, kernel, patch, around, bias=own.bias)
                 self.class_tokens = nn.Parameter(torch.randn(extra, d_model) * 0.02) if extra else None
                 self.mask_token = nn.Parameter(torch.zeros(1, d_model)) if own.mask_token else None
             case TokenInput(mask_token=True):

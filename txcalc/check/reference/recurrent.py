@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
+from txcalc.check.reference.images import ImageConvolutions
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.check.reference.mixes import GatedUnit, MatrixMemory, Merging, TimeMix
 from txcalc.spec import rnn
@@ -320,14 +321,17 @@ class Fourier(nn.Module):
 
 AnyRecurrence = (
     DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Fourier
-    | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix | Merging | MatrixMemory
+    | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix | Merging | MatrixMemory | ImageConvolutions
 )
 
 
 def build_recurrence(
-    plan: Recurrent, d_model: int, options: Options, *, causal: bool, memory: int | None
+    plan: Recurrent, d_model: int, options: Options, *, causal: bool, memory: int | None, side: int = 0
 ) -> AnyRecurrence:
-    """The recurrent layer that ``plan`` describes, on inputs of ``d_model`` and an encoder's output of ``memory``."""
+    """The recurrent layer that ``plan`` describes, on inputs of ``d_model`` and an encoder's output of ``memory``.
+
+    ``side``: positions along an image.
+    """
     match plan:
         case rnn.Convolution1D():
             return Convolution1D(plan, d_model, options, causal=causal)
@@ -354,6 +358,8 @@ def build_recurrence(
             return TimeMix(plan, d_model, options)
         case rnn.PatchMerging():
             return Merging(plan, d_model, options)
+        case rnn.ImageConvolutions():
+            return ImageConvolutions(plan, d_model, side, options)
         case LightningAttention():
             return Lightning(plan, d_model, options)
 

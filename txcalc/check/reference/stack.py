@@ -28,6 +28,7 @@ from txcalc.check.reference.mixes import Streams
 from txcalc.check.reference.per_layer import PerLayerInputs
 from txcalc.spec.facts import ahead, block_multiple, embedding_width, first_attention, global_tokens
 from txcalc.spec.inputs import (
+    DecomposedPosition,
     DisentangledPosition,
     LearnedPosition,
     PatchInput,
@@ -148,7 +149,8 @@ class StackModules(nn.Module):
                 self.position_embedding = nn.Parameter(torch.randn(2, size, width) * 0.02)
                 along = torch.arange(side)
                 grid = torch.stack(torch.meshgrid(along, along, indexing="xy")).flatten(1)
-            case LearnedPosition(size=size) | RelativePosition(absolute=int(size)) if not self.reads_tokens:
+            case LearnedPosition(size=size) | RelativePosition(absolute=int(size)) | DecomposedPosition(
+                    absolute=int(size)) if not self.reads_tokens:
                 # An image or a sound has as many positions as the table, or fewer where its border is left out.
                 self.position_embedding = nn.Parameter(torch.randn(size, width) * 0.02)
             case (LearnedPosition(size=size) | DisentangledPosition(absolute=int(size))

@@ -140,7 +140,7 @@ class TowerModules(StackModules, Reader):
         self.input, width = tower.input, tower.d_model
         self.add_reader(tower.input, width)
         extra = unpatched(tower.input) if isinstance(tower.input, PatchInput) else 0
-        self.pooler = build_pooler(tower.pooler, tower.norm, width, extra, options)
+        self.pooler = build_pooler(tower.pooler, tower.norm, self.width, extra, options)
         whole = tower if isinstance(tower, Tower) else None
         second = None if whole is None else whole.second
         self.second = None if second is None else TowerModules(model, second, options)
@@ -148,7 +148,7 @@ class TowerModules(StackModules, Reader):
         flat = not isinstance(tower.input, PatchInput)
         reader = None if whole is None else whole.resampler
         read_by = None if reader is None else lambda width: Resampler(model, reader, options, width)
-        made = [Projector(each, width, model.d_model, extra, flat=flat, resampler=None if i else read_by)
+        made = [Projector(each, self.width, model.d_model, extra, flat=flat, resampler=None if i else read_by)
                 for i, each in enumerate(specs)]
         self.projector = made[0] if made else None
         self.deepstack = nn.ModuleList(made[1:])
