@@ -9,11 +9,13 @@ from typing import Any, Final, NamedTuple
 
 from txcalc.answer.passes import Passes, options, passes
 from txcalc.count import flops, step, weights
+from txcalc.count.activations import activation_bytes
 from txcalc.count.entries import total
 from txcalc.count.params import params
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
+from txcalc.trace.layout import WHOLE
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload
@@ -173,13 +175,15 @@ class _Tried(NamedTuple):
         least = step.least(then.traces[0], self.now.traces[0], self.rounded)
         return (self.before - least) * _WORTH >= self.before
 
+    def _may_fit(self, then: Passes) -> bool:
+        """False where weights and what is kept for the backward pass alone take too much."""
+        return self.room is None or max(map(_held, then.traces)) <= self.room
+
     def lever(self, changes: Changes, note: str, *, fits: bool = False) -> Lever | None:
-        """The lever of these changes, where they can be, and are worth a line. ``fits``: if its weights alone do."""
+        """The lever of these changes, where they can be, and are worth a line. ``fits``: if they may fit."""
         try:
             then = self._run(changes)
-            if fits and self.room is not None and max(map(_weights, then.traces)) > self.room:
-                return None
-            if not self._may_help(then, changes):
+            if (fits and not self._may_fit(then)) or not self._may_help(then, changes):
                 return None
             bytes_then = self.peak(then)
         except SpecError:
@@ -196,6 +200,12 @@ class _Tried(NamedTuple):
         known: dict[frozenset[Any], Lever | None] = {}
         every = [(row, some[-1]) for row in rows if (some := list(row.changes(self.now.workload)))]
         for those in ([changes for row, changes in every if not row.smaller], [changes for _, changes in every]):
+            if self._too_much(those):
+                continue
+            wanted = [each for each in those if self._too_much([other for other in those if other is not each])]
+            if (found := self._merged(wanted, known)) and found.fits:
+                yield found
+                return
             found = self._merged(those, known)
             if not found or not found.fits:
                 continue
@@ -205,6 +215,13 @@ class _Tried(NamedTuple):
                     those, found = fewer, lever
             yield found
             return
+
+    def _too_much(self, those: Iterable[Changes]) -> bool:
+        """True for changes that cannot fit together."""
+        try:
+            return not self._may_fit(self._run({name: value for each in those for name, value in each.items()}))
+        except SpecError:
+            return True
 
     def _merged(self, those: Iterable[Changes], known: dict[frozenset[Any], Lever | None]) -> Lever | None:
         """The lever of several changes, the later ones over the earlier. ``known``: those that were counted."""
@@ -221,12 +238,13 @@ def _updated(of: Passes, optimizer: str | None) -> Passes:
         replace(t, workload=Workload.of({**vars(t.workload), "optimizer": optimizer})) for t in of.traces))
 
 
-def _weights(t: Trace) -> int:
-    """Bytes of weights where no ranks share them, which no peak is below."""
+def _held(t: Trace) -> int:
+    """Bytes of weights where no ranks share them, and of one device's kept activations, which no peak is below."""
     w = t.workload
     if t.layout.shards or t.layout.zero:
         return 0
-    return weights.weight_bytes(t) if w.held is None else int(params(t) * w.held.weights)
+    kept = int(activation_bytes(t)) if t.layout == WHOLE and not w.offload else 0
+    return kept + (weights.weight_bytes(t) if w.held is None else int(params(t) * w.held.weights))
 
 
 def flops_per_token(of: Passes) -> int:

@@ -123,7 +123,7 @@ class Live:
         self.ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
-        self._plans, self._leaves = dict[int, Plan](), set[Value]()
+        self._plans, self._widths, self._leaves = dict[int, Plan](), dict[int, Number](), set[Value]()
         self.open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
         self.halves: Halves | None = None  # of the backward pass
 
@@ -290,11 +290,11 @@ class Live:
 
     def _checked(self, run: Run, planned: Plan, made: list[tuple[Gradient, Memory]]) -> list[tuple[Gradient, Memory]]:
         """Gradients in the dtype of what was read, cast where they are not (``validate_outputs`` in ``engine.cpp``)."""
-        casting, found = planned.casting, list[tuple[Gradient, Memory]]()
-        if casting is None:
+        if not any(id(g) in planned.casts for g, _ in made):
             return made
+        found = list[tuple[Gradient, Memory]]()
         for g, memory in made:
-            if isinstance(g.of, Tensor) and self._bytes(g.of.made) != self._bytes(casting):
+            if id(g) in planned.casts and isinstance(g.of, Tensor):
                 (cast,) = self.make(run.op, [(g, self._width(g.of))])
                 self.release([memory])
                 g, memory = g._replace(how="new"), cast
@@ -338,7 +338,9 @@ class Live:
         return spent
 
     def _width(self, x: Tensor) -> Number:
-        return self.number(width(self.trace, x), x)
+        if id(x) not in self._widths:
+            self._widths[id(x)] = self.number(width(self.trace, x), x)
+        return self._widths[id(x)]
 
     def make(self, op: Op, sizes: list[tuple[Gradient, Number]]) -> list[Memory]:
         """Let gradients of so many bytes live."""

@@ -23,9 +23,9 @@ class Back(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """An operation's backward pass; ``casting``: the role of its gradients where it is not that of what was read."""
+    """An operation's backward pass; ``casts``: gradients, by identity, whose dtype is not that of what was read."""
 
-    casting: Role | None
+    casts: frozenset[int]
     steps: tuple[Back, ...]
 
 
@@ -34,15 +34,15 @@ def plan(op: Op, width: Callable[[Role], int], number: Callable[..., Number], *,
     made = op.writes[0].made if op.writes else Role.ACTIVATION
     if op.kind.name == "weighing":  # what is written in place may be narrower than what its gradients are computed in
         made = max((x.made for x in op.reads), key=width)
-    casting = made if any(isinstance(g.of, Tensor) and width(g.of.made) != width(made)
-                          for step in op.backward for g in step if not g.kept) else None
+    differ = [g for step in op.backward for g in step if isinstance(g.of, Tensor) and width(g.of.made) != width(made)]
+    casting = any(not g.kept for g in differ)
 
     def size(g: Gradient) -> Number:
         floats = g.role not in (Role.INDEX, Role.BOOL) and not g.own
-        return number(g.elements * width(casting if casting and floats else g.role), g)
+        return number(g.elements * width(made if casting and floats else g.role), g)
 
     steps = [[g for g in step if not (g.watched and in_place)] for step in op.backward]
-    return Plan(casting, tuple(
+    return Plan(frozenset(map(id, differ)) if casting else frozenset(), tuple(
         Back(any(g.summed for g in step), any(g.first for g in step),
              tuple((g, size(g)) for g in wanted if not (g.how in ("same", "part") or g.kept)),
              tuple(g for g in wanted if g.how in ("same", "part")), tuple(g for g in wanted if g.kept))

@@ -80,14 +80,14 @@ def _followed(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode:
 
 def _played(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode) -> Ran | None:
     """The run of all traces alike, added up for this one; none where they are not alike in all that it needs."""
-    if trace.sizes or (trace.layout.shards and trace.workload.phase == "training"):
+    if trace.sizes:
         return None
     check(trace)
     form = trace.counted.get(in_place) or trace.counted.setdefault(in_place, _Form(trace, in_place))
-    notes = _noted(form, mode)
+    notes = _noted(form, mode, _shards(trace))
     if notes is None or any((form.sizes[a] != form.sizes[b]) != differ for a, b, differ in notes.differing):
         return None
-    return Ran(_added_up(notes.changes, [*map(rounded, form.sizes)]), tuple(
+    return Ran(_added_up(notes.changes, [*map(rounded, (*form.sizes, *notes.fixed[::-1]))]), tuple(
         Left(path, form.sizes[at], form.shapes[at], often) for path, at, often in notes.left))
 
 
@@ -186,13 +186,23 @@ class _Form:
                      *_OF_GRADIENT(g)) for g in step) for step in op.backward))
 
 
+def _shards(trace: Trace) -> tuple[Any, ...]:
+    """What units of sharded weights follow from. Empty if none are. Raises ``SpecError`` for what is not counted."""
+    return () if sharding(trace, {}) is None else (
+        trace.layout, trace.workload.implementation, trace.model.encoder is None, *(op.weights for op in trace.ops))
+
+
 class _Notes(NamedTuple):
-    """Changes of what is alive, with moments and borders of turns between; the places of gradients that are left."""
+    """Changes of what is alive, with moments and borders of turns between; the places of gradients that are left.
+
+    ``fixed``: sizes of sharded weights and of their buffers, the same in all runs, with places from the end on.
+    """
 
     changes: Sequence[tuple[Any, Any]]
     left: tuple[tuple[str, int, int], ...]
     differing: tuple[tuple[int, int, bool], ...]
     used: Mapping[object, int]
+    fixed: tuple[int, ...] = ()
 
 
 class _Noting(Live):
@@ -201,10 +211,17 @@ class _Noting(Live):
     def __init__(self, *args: Any, **more: Any) -> None:
         super().__init__(*args, **more)
         self.changes, self.differing = list[tuple[Any, Any]](), list[tuple[int, int, bool]]()
+        self.fixed = dict[int, int]()
 
     def add(self, memory: Memory, times: Number) -> None:
         """Note a storage that is there so many times more."""
-        self.changes.append((memory.bytes.at, times))
+        size = memory.bytes
+        if isinstance(size, _Size):
+            self.changes.append((size.at, times))
+        elif self._units is None:
+            raise LookupError
+        else:
+            self.changes.append((~self.fixed.setdefault(size, len(self.fixed)), times))
 
     def differ(self, a: Any, b: Any) -> bool:
         """Tell whether two sizes differ, and note it: the run is another's only where its sizes do as well."""
@@ -225,15 +242,21 @@ class _Noting(Live):
 
 
 @lru_cache(maxsize=64)
-def _noted(form: _Form, mode: Mode) -> _Notes | None:
-    """The run of all traces of a form; none if some size is not one that they all have."""
-    before = _noted(form, ONCE) if mode.accumulates else None
-    if mode.accumulates and before is None:
+def _noted(form: _Form, mode: Mode, shards: tuple[Any, ...]) -> _Notes | None:
+    """The run of all traces of a form and of equal ``shards``; none if some size is not one that they all have."""
+    once = _noted(form, ONCE, ()) if mode.accumulates or shards else None
+    if once is None and (mode.accumulates or shards):
         return None
+    units = None if once is None or not shards else sharding(
+        form.trace, {path: form.shapes[at] for path, at, _ in once.left}, later=mode.accumulates, whole=mode.whole)
+    uses = once.used if once is not None and mode.accumulates and (units is None or units.adds) else {}
     try:
-        run = follow(form.trace, in_place=form.in_place, number=form.read, kind=_Noting, halves=mode.halves,
-                     uses={} if before is None else before.used)
+        run = follow(form.trace, in_place=form.in_place, number=form.read, kind=_Noting, uses=uses, units=units,
+                     halves=mode.halves and units is None)
         assert isinstance(run, _Noting)
+        if once is not None and units is not None:
+            return once._replace(changes=run.changes, fixed=(*run.fixed,),
+                                 differing=(*once.differing, *run.differing))
         left = tuple((path, memory.bytes.at, often) for path, memory, often in run.gradients())
         if any(form.shapes[memory.bytes.at] != memory.shape for _, memory, _ in run.gradients()):
             return None

@@ -325,13 +325,13 @@ class Schedule:
 
     def _known(self, tensors: Iterable[Tensor]) -> tuple[Memory, ...]:
         """The storages of tensors, but those that were there before the run."""
-        found = list[Memory]()
+        found, lists, memories = list[Memory](), self.lists, self.memories
         for x in tensors:
             key = x.storage.id
-            if key in self.lists:
-                found += self.lists[key]
-            elif key in self.memories:
-                found.append(self.memories[key])
+            if key in lists:
+                found += lists[key]
+            elif key in memories:
+                found.append(memories[key])
         return tuple(found)
 
     def _name(self, name: Tensor, known: Tensor) -> None:
@@ -358,12 +358,14 @@ class Schedule:
         for x, size in made:
             over = self.memories.get(x.storage.over) if self.in_place and x.storage.over else None
             self.memories[x.storage.id] = Memory(size, op, x.label, shape=x.storage.shape) if over is None else over
-        written = []
+        written, now = list[Value](), dict[Memory, None]()
         for x in op.writes:
-            value = self.values[x.value] = Value(self.memories.get(x.storage.id), grad=x.grad)
+            memory = self.memories.get(x.storage.id)  # none: a view of what was there before the run
+            value = self.values[x.value] = Value(memory, grad=x.grad)
             written.append(value)
-        now = (self.memories.get(x.storage.id) for x in op.writes)  # none: a view of what was there before the run
-        writes = tuple(dict.fromkeys(memory for memory in now if memory is not None and memory not in reads))
+            if memory is not None and memory not in reads:
+                now[memory] = None
+        writes = tuple(now)
         if op.kind.cached == "before":
             self.cached += ((memory, self.often) for memory in writes)
         if op.kind.cached == "autocast":

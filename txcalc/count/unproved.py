@@ -230,9 +230,9 @@ def unproved(trace: Trace) -> str:
 def _incomplete(trace: Trace) -> str:
     written = {x.storage.id for op in trace.ops for x in op.writes} | set(joined(trace.body))
     for op in trace.ops:
-        known = written | {x.storage.id for x in (*op.reads, *op.saves)
-                           if x.label in INPUTS or x.role is Role.PARAMETER}
-        if any(x.storage.id not in known for x in (*op.reads, *op.saves)):
+        given = {x.storage.id for x in (*op.reads, *op.saves)} - written
+        if given and not given <= {x.storage.id for x in (*op.reads, *op.saves)
+                                   if x.label in INPUTS or x.role is Role.PARAMETER}:
             return f"{_UNRECORDED} {op.path} reads are not recorded"
         idle = op.writes or op.kind.cached or op.kind.name == "recomputation"
         if not idle and (op.reads or op.saves or (op.weights and op.products)):
