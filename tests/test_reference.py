@@ -359,7 +359,8 @@ def test_a_training_step_reaches_every_weight() -> None:
         root = build(model, length=29, dropout=0.1)
         balance(root)
         source = ids(5, 13) if model.encoder is not None else None
-        root.training_loss(ids(5, 17), ids(5, 17), source).backward()
+        out = root(ids(5, 17), source)
+        root.loss_of(out, (ids(5, 17),) * (1 + len(out.extra))).backward()
         missing = [name for name, w in root.named_parameters() if w.grad is None and w.requires_grad]
         assert not missing, missing
 
@@ -392,8 +393,9 @@ def test_everything_a_spec_can_say_is_understood() -> None:
 def test_errors() -> None:
     with pytest.raises(ValueError, match="causal"):
         build(spec({"architecture": "encoder-only"}), length=5).prefill(ids(1, 3))
+    bare = build(spec({"head": {"kind": "none"}}), length=5)
     with pytest.raises(ValueError, match="head"):
-        build(spec({"head": {"kind": "none"}}), length=5).training_loss(ids(1, 3), ids(1, 3))
+        bare.loss_of(bare(ids(1, 3)), (ids(1, 3),))
     with pytest.raises(ValueError, match="source"):
         build(spec(ENCODER_DECODER["cross"]), length=5)(ids(1, 3))
     with pytest.raises(ValueError, match="source"):

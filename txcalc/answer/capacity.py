@@ -113,17 +113,15 @@ class Capacity(Part):
 
 
 def capacity(
-    spec: Model, given: Mapping[str, Any], card: str | None, *, reserve: str | None = None, over: str | None = None,
+    spec: Model, given: Mapping[str, Any], card: str, *, reserve: str | None = None, over: str | None = None,
     make: Make | None = None, origin: Origin = PYTHON,
 ) -> Answer[Capacity]:
     """The most that fits into ``card``, a device's name or bytes, of a run with the ``given`` fields of a workload.
 
     The largest batch at the length, the longest length at the batch, and one against the other; or of ``over``, a
     field of the model that ``make`` changes: ``layers``, or ``d_model=64`` in steps of 64. Raises ``SpecError`` for a
-    run that does not fit the model, whose live bytes are not proved, or without a device.
+    run that does not fit the model, or whose live bytes are not proved.
     """
-    if card is None:
-        raise SpecError("needs a card or a size, such as h100-80gb or 24GB; txcalc devices lists them", field="device")
     if given.get("lengths") is not None:
         raise SpecError("say a batch, which is what is searched: give --batch and --seq", field="lengths")
     on = device(card)

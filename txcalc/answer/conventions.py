@@ -227,7 +227,7 @@ def _weights(t: Trace) -> Iterator[Rule]:
     packing = weights.stored(t).packing
     if not weights.is_packed(t):
         recipe = t.workload.recipe
-        yield "training-state", f"{recipe}: {_recipe(t.workload)} bytes per parameter", "--recipe"
+        yield "training-state", f"{recipe}: {RECIPES[recipe].apart} bytes per parameter", "--recipe"
     else:
         yield "training-state", "no training state: nothing trains packed weights", "--weights"
     if isinstance(packing, StoredTensors):
@@ -244,9 +244,3 @@ def _weights(t: Trace) -> Iterator[Rule]:
         sure += f"; a matrix is made whole for products of {known.unpacks:,} rows and more"
     yield ("weights", f"weights packed as {packing.method} stores them, with scales and all that belongs to them; "
                       f"{rest}{sure}", "--weights")
-
-
-def _recipe(workload: Workload) -> str:
-    row = RECIPES[workload.recipe]
-    return f"{row.weights} weights + {row.gradients} gradients + {row.optimizer} optimizer"
-

@@ -39,11 +39,13 @@ def capacity(
     spec: Model, given: Mapping[str, Any], card: str | None, *, make: Make | None = None, origin: Origin = PYTHON,
     **more: Any,
 ) -> Answer[Capacity]:
-    """The most that fits into a card of a run with these fields. Raises ``SpecError``."""
+    """The most that fits into a card of a run with these fields. Raises ``SpecError``, also without a card."""
     given, notes = framed(_unbundled(spec, _of_file(spec, given)))
     more["origin"] = origin._replace(notes=(*origin.notes, *notes))
-    return _capacity(spec, given, card, **more) if _served(given) else fitting.capacity(
-        spec, given, card, make=make, **more)
+    served = _served(given)
+    if card is None:
+        raise SpecError("needs a card or a size, such as h100-80gb or 24GB; txcalc devices lists them", field="device")
+    return _capacity(spec, given, card, **more) if served else fitting.capacity(spec, given, card, make=make, **more)
 
 
 def _of_file(spec: Model, given: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -170,15 +172,13 @@ CARDS: Final = 16
 
 
 def _capacity(
-    spec: Model, given: Mapping[str, Any], card: str | None, *, reserve: str | None = None, over: str | None = None,
+    spec: Model, given: Mapping[str, Any], card: str, *, reserve: str | None = None, over: str | None = None,
     origin: Origin = PYTHON,
 ) -> Answer[Capacity]:
     """The most that fits into the ``engine`` of the given fields on ``card``, a device's name or bytes, or several.
 
-    Raises ``SpecError`` for what the engine does not run or admit, and without a device.
+    Raises ``SpecError`` for what the engine does not run or admit.
     """
-    if card is None:
-        raise SpecError("needs a card or a size, such as h100-80gb or 24GB; txcalc devices lists them", field="device")
     for name, value in (("over", over), ("pool", given.get("pool")), ("lengths", given.get("lengths"))):
         if value is not None:
             raise SpecError("is not searched in an engine on a card", field=name)

@@ -12,7 +12,7 @@ from txcalc.trace.tensors import Role, Storage, Tensor
 def score_matrix_bytes(trace: Trace) -> int:
     """Bytes of the largest score matrix that one operation writes to memory, in all steps of its layer's loop if it
     stands in one; 0 under a fused kernel."""
-    return max((often.calls * _size(trace, [tensor]) for op, often in trace.placed if op.kind.group == "core"
+    return max((often.calls * size(trace, [tensor]) for op, often in trace.placed if op.kind.group == "core"
                 for tensor in op.writes if tensor.scores), default=0)
 
 
@@ -30,15 +30,16 @@ def peak_score_bytes(trace: Trace) -> int:
         if trace.workload.keeps:
             kept |= {x.storage for x in op.kept if x.scores}
         live = {x.storage for x in (*op.saves, *op.reads, *op.writes) if x.scores}
-        most = max(most, sum(times[x.id] * _size(trace, [x]) for x in kept) + _size(trace, live - kept))
+        most = max(most, sum(times[x.id] * size(trace, [x]) for x in kept) + size(trace, live - kept))
     return most
 
 
 def statistics_bytes(trace: Trace) -> int:
     """Bytes that fused kernels write in place of the score matrices: one log-sum-exp a row, in fp32."""
-    return sum(often.calls * _size(trace, [tensor for tensor in op.writes if tensor.role is Role.FLOAT32])
+    return sum(often.calls * size(trace, [tensor for tensor in op.writes if tensor.role is Role.FLOAT32])
                for op, often in trace.placed if op.kind.fused)
 
 
-def _size(trace: Trace, tensors: Iterable[Tensor | Storage]) -> int:
+def size(trace: Trace, tensors: Iterable[Tensor | Storage]) -> int:
+    """Bytes of these tensors together."""
     return sum(tensor.elements * trace.workload.bytes_of(tensor.role) for tensor in tensors)

@@ -20,6 +20,16 @@ class Bytes(NamedTuple):
     optimizer: int
     source: str
 
+    @property
+    def together(self) -> int:
+        """All of them."""
+        return self.weights + self.gradients + self.optimizer
+
+    @property
+    def apart(self) -> str:
+        """Each by its name: ``2 weights + 2 gradients + 12 optimizer``."""
+        return f"{self.weights} weights + {self.gradients} gradients + {self.optimizer} optimizer"
+
 
 RECIPES: dict[Recipe, Bytes] = {
     "adam-mixed": Bytes(2, 2, 12, "ZeRO, arXiv 1910.02054, section 3.1: fp32 master weights, momentum, variance"),
@@ -39,5 +49,4 @@ def entries(trace: Trace) -> Iterator[Entry]:
 
 def training_state_bytes(params: Number, recipe: Recipe) -> Number:
     """Weights, gradients and optimizer state of ``params`` trained parameters."""
-    row = RECIPES[recipe]
-    return params * (row.weights + row.gradients + row.optimizer)
+    return params * RECIPES[recipe].together

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from math import prod
 
+from txcalc.count.scores import size
 from txcalc.trace.record import Op, Trace
 
 
@@ -30,12 +31,8 @@ def hbm_bytes(trace: Trace, sram_bytes: int | None) -> int | None:
                 return None
             moved += often.calls * _blocked(trace, op, sram_bytes)
         elif op.reads and op.kind.group != "shift" and any(tensor.scores for tensor in (*op.reads, *op.writes)):
-            moved += often.calls * _whole(trace, op)
+            moved += often.calls * size(trace, (*op.reads, *op.writes))
     return moved
-
-
-def _whole(trace: Trace, op: Op) -> int:
-    return sum(tensor.elements * trace.workload.bytes_of(tensor.role) for tensor in (*op.reads, *op.writes))
 
 
 def _blocked(trace: Trace, op: Op, sram_bytes: int) -> int:

@@ -89,8 +89,7 @@ def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
         yield "the output head is tied to the token table: its weights are counted there, once"
     if quantity == "training-state":
         row = RECIPES[workload.recipe]
-        yield (f"{row.weights + row.gradients + row.optimizer} bytes per parameter = {row.weights} weights + "
-               f"{row.gradients} gradients + {row.optimizer} optimizer ({row.source})")
+        yield f"{row.together} bytes per parameter = {row.apart} ({row.source})"
     if quantity == "peak":
         yield ("bytes of tensors, beside weights, optimizer state and inputs, which are there before; what a kernel "
                "allocates for itself, and how an allocator rounds, is left out")
@@ -136,11 +135,6 @@ def _flops(*passes: flops.Pass) -> Callable[[Trace], Iterator[Entry]]:
     return lambda t: flops.entries(t, *passes, masked=t.workload.masked)
 
 
-def _state_bytes(workload: Workload) -> int:
-    row = RECIPES[workload.recipe]
-    return row.weights + row.gradients + row.optimizer
-
-
 DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     "params": Definition(
         "parameters", "copies", published=("params", "params_non_embedding"), lengths=False,
@@ -174,7 +168,7 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
     ),
     "training-state": Definition(
         "training state: weights, gradients, optimizer", "copies",
-        lambda w: (_state_bytes(w),), lengths=False,
+        lambda w: (RECIPES[w.recipe].together,), lengths=False,
     ),
     "peak": Definition(
         "peak of live bytes, beside weights", "each", closed=True, own=lambda t: alive(t, peak(t).where),

@@ -186,5 +186,4 @@ def _training_state(report: Report) -> Iterator[Fact]:
     if workload.keeps and state is None:
         yield Fact("Training state", None, "", "nothing trains packed weights")
     elif workload.keeps and state is not None:
-        each = recipe.weights + recipe.gradients + recipe.optimizer
-        yield _figure("Training state", state, f"{workload.recipe}, {each} B/param")
+        yield _figure("Training state", state, f"{workload.recipe}, {recipe.together} B/param")

@@ -78,11 +78,6 @@ class Reference(Reader, Top):
         cache = Cache([LayerCache() for _ in range(self.model.layers)])
         return self(x, source, cache=cache, images=images), cache
 
-    def training_loss(self, x: Tensor, targets: Tensor, source: Tensor | None = None) -> Tensor:
-        """Cross-entropy against targets of (b, n), or (b,) for a classifier; all heads have the same targets."""
-        out = self(x, source)
-        return self.loss_of(out, (targets,) * (1 + len(out.extra)))
-
     def embed(self, stack: Stack, x: Tensor, *, source: bool = False) -> Tensor:
         """What a stack reads as positions: (b, n, width)."""
         if not isinstance(stack.input, TokenInput):
