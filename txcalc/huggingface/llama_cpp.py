@@ -37,6 +37,12 @@ class Metadata:
                 return value
         return None
 
+    def each(self, key: str) -> list[Any]:
+        """A value for every layer, in the file itself or one for all."""
+        self._read.add(key := f"{self.architecture}.{key}")
+        value, layers = self._fields.get(key), _COMMON["num_hidden_layers"](self)
+        return value[:layers] if isinstance(value, list) else [value] * layers
+
     def need(self, *keys: str) -> Any:
         """The same. Raises ``SpecError`` where there is none."""
         if (value := self.get(*keys)) is None:
@@ -118,9 +124,50 @@ _ROUTED: Final[Fields] = {
 }
 _LOCAL: Final[Fields] = {"num_local_experts": _of("expert_count"), "num_experts_per_tok": _of("expert_used_count")}
 _LATENT: Final[Fields] = {
-    **_GROUPED, **_ROUTED, "q_lora_rank": _of("attention.q_lora_rank"), "kv_lora_rank": _of("attention.kv_lora_rank"),
+    **_GROUPED, "q_lora_rank": _of("attention.q_lora_rank"), "kv_lora_rank": _of("attention.kv_lora_rank"),
     "qk_rope_head_dim": _of("rope.dimension_count"), "qk_nope_head_dim": _beside_rotated,
     "v_head_dim": _of("attention.value_length_mla", "attention.value_length"),
+}
+_V3: Final[Fields] = {
+    **_LATENT, **_ROUTED, "n_group": lambda m: _of("expert_group_count")(m) or 1,  # older files leave groups out
+    "topk_group": lambda m: _of("expert_group_used_count")(m) or 1}
+_QWEN3_MOE: Final[Fields] = {**_HEADS, **_BIASED, **_EVERY, "norm_topk_prob": lambda _: True}
+_ERNIE: Final[Fields] = {**_HEADS, "use_bias": _there("attn_q.bias")}
+_EXPERT_WIDTH: Final[Fields] = {"intermediate_size": _of("expert_feed_forward_length", "feed_forward_length")}
+_DELTA: Final[Fields] = {
+    "linear_conv_kernel_dim": _of("ssm.conv_kernel"), "linear_key_head_dim": _of("ssm.state_size"),
+    "linear_num_key_heads": _of("ssm.group_count"), "linear_num_value_heads": _of("ssm.time_step_rank"),
+    "linear_value_head_dim": lambda m: m.whole("ssm.inner_size") // m.whole("ssm.time_step_rank"),
+    "full_attention_interval": _of("full_attention_interval"), "partial_rotary_factor": lambda m: (
+        m.whole("rope.dimension_count") / m.whole("attention.key_length"))}
+_SHARED_GATED: Final[Fields] = {
+    **_EXPERTS, "shared_expert_intermediate_size": _of("expert_shared_feed_forward_length")}
+
+
+def _full(m: Metadata) -> list[bool]:
+    return [not slides for slides in m.each("attention.sliding_window_pattern")]
+
+
+def _of_kind(key: str, *, full: bool) -> Value:
+    """The value of a key in the first layer that has a window, or that has none."""
+    return lambda m: next((value for value, kind in zip(m.each(key), _full(m), strict=True) if kind == full), None)
+
+
+_GEMMA4: Final[Fields] = {
+    "rope_theta": _of("rope.freq_base"), "intermediate_size": lambda m: m.each("feed_forward_length")[0],
+    "use_double_wide_mlp": lambda m: len(set(m.each("feed_forward_length"))) > 1,
+    "layer_types": lambda m: ["full_attention" if full else "sliding_attention" for full in _full(m)],
+    "num_key_value_heads": _of_kind("attention.head_count_kv", full=False),
+    "num_global_key_value_heads": _of_kind("attention.head_count_kv", full=True),
+    "attention_k_eq_v": lambda m: not all(f"blk.{i}.attn_v.weight" in m.tensors for i in range(len(_full(m)))
+                                          if f"blk.{i}.attn_k.weight" in m.tensors),
+    "head_dim": _of("attention.key_length_swa"), "global_head_dim": _of("attention.key_length"), **_WINDOW,
+    "num_kv_shared_layers": lambda m: m.whole("attention.shared_kv_layers", least=0),
+    "hidden_size_per_layer_input": lambda m: m.whole("embedding_length_per_layer_input", least=0),
+    "vocab_size_per_layer_input": lambda m: m.tensors.get("per_layer_token_embd.weight", (None,))[0],
+    "enable_moe_block": lambda m: m.whole("expert_count", least=0) > 0, "num_experts": _of("expert_count"),
+    "top_k_experts": _of("expert_used_count"), "moe_intermediate_size": _of("expert_feed_forward_length"),
+    "final_logit_softcapping": _of("final_logit_softcapping"),
 }
 _LLAMA: Final[Fields] = {**_HEADS, **_BIASED, "mlp_bias": _there("ffn_up.bias")}
 
@@ -131,10 +178,9 @@ ARCHITECTURES: Final[Mapping[str, Row]] = {
     "llama": Row("llama", "LlamaForCausalLM", _LLAMA),
     "qwen2": Row("qwen2", "Qwen2ForCausalLM", _GROUPED),
     "qwen2moe": Row("qwen2_moe", "Qwen2MoeForCausalLM", {
-        **_GROUPED, **_EVERY, "shared_expert_intermediate_size": _of("expert_shared_feed_forward_length")}),
+        **_GROUPED, **_EVERY, **_SHARED_GATED}),
     "qwen3": Row("qwen3", "Qwen3ForCausalLM", {**_HEADS, **_BIASED}),
-    "qwen3moe": Row("qwen3_moe", "Qwen3MoeForCausalLM", {
-        **_HEADS, **_BIASED, **_EVERY, "norm_topk_prob": lambda _: True}),
+    "qwen3moe": Row("qwen3_moe", "Qwen3MoeForCausalLM", _QWEN3_MOE),
     "gemma": Row("gemma", "GemmaForCausalLM", _HEADS),
     "gemma2": Row("gemma2", "Gemma2ForCausalLM", {
         **_HEADS, **_CAPS, "sliding_window": lambda m: m.get("attention.sliding_window") or 4096}),
@@ -151,8 +197,7 @@ ARCHITECTURES: Final[Mapping[str, Row]] = {
         **_GROUPED, "partial_rotary_factor": _part, "use_qkv_bias": _there("attn_q.bias"),
         "use_parallel_residual": lambda m: not m.has("ffn_norm.weight"), "qk_layernorm": _there("attn_q_norm.weight")}),
     "olmo2": Row("olmo2", "Olmo2ForCausalLM", _GROUPED),
-    "olmoe": Row("olmoe", "OlmoeForCausalLM", {**_GROUPED, **_EXPERTS, "intermediate_size": _of(
-        "expert_feed_forward_length", "feed_forward_length")}),
+    "olmoe": Row("olmoe", "OlmoeForCausalLM", {**_GROUPED, **_EXPERTS, **_EXPERT_WIDTH}),
     "granite": Row("granite", "GraniteForCausalLM", {**_GROUPED, **_BIASED}),
     "command-r": Row("cohere", "CohereForCausalLM", {**_GROUPED, "use_qk_norm": _there("attn_q_norm.weight")}),
     "cohere2": Row("cohere2", "Cohere2ForCausalLM", {**_HEADS, **_WINDOW}),
@@ -161,16 +206,43 @@ ARCHITECTURES: Final[Mapping[str, Row]] = {
     "glm4": Row("glm4", "Glm4ForCausalLM", {**_HEADS, **_BIASED}),
     "glm4moe": Row("glm4_moe", "Glm4MoeForCausalLM", {
         **_HEADS, **_BIASED, **_ROUTED, "use_qk_norm": _there("attn_q_norm.weight")}),
-    "deepseek2": Row("deepseek_v2", "DeepseekV2ForCausalLM", _LATENT),
+    "deepseek2": Row("deepseek_v2", "DeepseekV2ForCausalLM", {**_LATENT, **_ROUTED}),
     "gpt-oss": Row("gpt_oss", "GptOssForCausalLM", {
-        **_HEADS, **_WINDOW, **_LOCAL, "intermediate_size": _of("expert_feed_forward_length")}),
+        **_HEADS, **_WINDOW, **_LOCAL, **_EXPERT_WIDTH}),
+    **{name: Row(model_type, f"{named}ForCausalLM", fields) for name, model_type, named, fields in (
+        ("arcee", "arcee", "Arcee", _LLAMA), ("dots1", "dots1", "Dots1", {**_GROUPED, **_ROUTED}),
+        ("ernie4_5", "ernie4_5", "Ernie4_5", _ERNIE), ("exaone4", "exaone4", "Exaone4", {**_GROUPED, **_WINDOW}),
+        ("granitemoe", "granitemoe", "GraniteMoe", {**_GROUPED, **_LOCAL}),
+        ("hunyuan-dense", "hunyuan_v1_dense", "HunYuanDenseV1", {**_HEADS, **_BIASED}),
+        ("jais2", "jais2", "Jais2", {**_HEADS, **_BIASED}), ("minicpm3", "minicpm3", "MiniCPM3", _LATENT),
+        ("minimax-m2", "minimax_m2", "MiniMaxM2", {**_HEADS, **_LOCAL, **_EXPERT_WIDTH}),
+        ("falcon", "falcon", "Falcon", {
+            "num_kv_heads": _of("attention.head_count_kv"), "new_decoder_architecture": _there("attn_norm_2.weight"),
+            "multi_query": lambda m: m.get("attention.head_count_kv") == 1, "intermediate_size": lambda _: None}),
+        ("gemma4", "gemma4_text", "Gemma4", _GEMMA4), ("hunyuan-moe", "hunyuan_v1_moe", "HunYuanMoEV1", {
+            **_HEADS, **_BIASED, "num_experts": _of("expert_count"), "moe_topk": _of("expert_used_count"),
+            **_EXPERT_WIDTH}),
+        ("llama4", "llama4_text", "Llama4", {
+            **_HEADS, **_LOCAL, **_EXPERT_WIDTH, "intermediate_size_mlp": _of("feed_forward_length"),
+            "interleave_moe_layer_step": _of("interleave_moe_layer_step")}),
+        ("mistral3", "ministral3", "Ministral3", _HEADS), ("mistral4", "mistral4", "Mistral4", _V3),
+        ("nemotron", "nemotron", "Nemotron", {**_GROUPED, "partial_rotary_factor": _part}),
+        ("olmo", "olmo", "Olmo", _GROUPED), ("paddleocr", "ernie4_5", "Ernie4_5", _ERNIE),
+        ("phimoe", "phimoe", "Phimoe", {**_GROUPED, **_LOCAL, **_WINDOW, **_BIASED}),
+        ("qwen3next", "qwen3_next", "Qwen3Next", {**_HEADS, **_DELTA, **_SHARED_GATED}),
+        ("qwen35", "qwen3_5_text", "Qwen3_5", {**_HEADS, **_DELTA}),
+        ("qwen35moe", "qwen3_5_moe_text", "Qwen3_5Moe", {**_HEADS, **_DELTA, **_SHARED_GATED}),
+        ("starcoder", "gpt_bigcode", "GPTBigCode", {
+            "intermediate_size": lambda _: None, "n_inner": _of("feed_forward_length"),
+            "multi_query": lambda m: m.get("attention.head_count_kv") == 1}),
+        ("qwen2vl", "qwen2", "Qwen2", _GROUPED), ("qwen3vl", "qwen3", "Qwen3", {**_HEADS, **_BIASED}),
+        ("qwen3vlmoe", "qwen3_moe", "Qwen3Moe", _QWEN3_MOE),
+        )},
 }
 """By ``general.architecture``."""
 
 _MIXTRAL: Final = Row("mixtral", "MixtralForCausalLM", {**_HEADS, **_LOCAL})
-_DEEPSEEK_V3: Final = Row("deepseek_v3", "DeepseekV3ForCausalLM", {
-    **_LATENT, "n_group": lambda m: _of("expert_group_count")(m) or 1,  # older files leave groups out
-    "topk_group": lambda m: _of("expert_group_used_count")(m) or 1})
+_DEEPSEEK_V3: Final = Row("deepseek_v3", "DeepseekV3ForCausalLM", _V3)
 
 
 def _row(m: Metadata) -> Row:
@@ -222,7 +294,12 @@ _PATHS: Final[Mapping[str, str]] = {
     "attn_q_norm": "attention.q_norm", "attn_k_norm": "attention.k_norm", "attn_sinks": "attention.core.sinks",
     "attn_q_a": "attention.q_down", "attn_q_b": "attention.q_up", "attn_kv_a_mqa": "attention.kv_down",
     "attn_kv_a_norm": "attention.kv_norm", **dict.fromkeys(("attn_kv_b", "attn_k_b", "attn_v_b"), "attention.kv_up"),
+    "ssm_in": "recurrent.in_proj", "attn_gate": "recurrent.in_proj", "ssm_out": "recurrent.out_proj",
+    "ssm_conv1d": "recurrent.conv", **dict.fromkeys(("ssm_ba", "ssm_alpha", "ssm_beta"), "recurrent.rates"),
+    "ssm_dt": "recurrent.dt_bias", "ssm_a": "recurrent.a_log", "ssm_norm": "recurrent.norm",
     "ffn_gate_inp": "feed_forward.router", "ffn_gate_inp_shexp": "feed_forward.shared_gate",
+    "per_layer_token_embd": "per_layer_embedding.table", "per_layer_model_proj": "per_layer_embedding.projection",
+    "inp_gate": "per_layer_input.gate", "proj": "per_layer_input.up", "ffn_gate_up_exps": "feed_forward.experts.gate",
     **{f"ffn_{name}{ending}": f"feed_forward.{scope}{name}"
        for name in ("gate", "up", "down") for ending, scope in _FEEDS.items()},
 }

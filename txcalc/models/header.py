@@ -15,7 +15,7 @@ from txcalc.spec.errors import SpecError
 # Saved beside the weights though nothing trains them: masks, positions, rotary tables, a router's correction.
 _BUFFER: Final = re.compile(
     r"(?:rotary_emb\.inv_freq|attn\.(?:masked_)?bias|attention\.(?:masked_)?bias|position_ids|e_score_correction_bias|act_fn\.(?:beta|eps)"
-    r"|rope_freqs\.weight|rope_factors_\w+\.weight|exp_probs_b\.bias|num_batches_tracked)$"
+    r"|rope_freqs\.weight|rope_factors_\w+\.weight|exp_probs_b\.bias|layer_output_scale\.weight|num_batches_tracked)$"
 )
 # What quantization puts beside a weight.
 _SCALE: Final = re.compile(
