@@ -101,9 +101,19 @@ def recurrences(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool) -> dic
 
 
 @st.composite
+def shared(draw: st.DrawFn, *, rotary: bool) -> dict[str, Any]:
+    """A block whose weights layers share; of those that are drawn, each has another."""
+    rank, adapts = draw(st.sampled_from(((None, False), (2, False), (3, True))))
+    return {"attention": {"heads": 6, "kv_heads": draw(st.sampled_from((2, 3, 6))), "head_dim": 6 if rotary else 5},
+            "feed_forward": {"d_ff": 29, "gated": draw(flags), "bias": draw(flags)}, "rank": rank,
+            "attention_adapters": adapts, "index": draw(st.integers(0, 10**6))}
+
+
+@st.composite
 def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int, causal: bool) -> dict[str, Any]:
     block: dict[str, Any] = {
         "attention": draw(attentions(rotary=rotary)), "recurrent": None, "feed_forward": draw(feed_forwards()),
+        "shared_block": None, "tanh_gates": False,
     }
     if not causal and block["attention"]["heads"] == block["attention"]["kv_heads"] and not (
             block["attention"]["differential"]) and draw(flags):
@@ -139,6 +149,9 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
                 block[name] = None
         if not crossing and block["attention"] is not None and draw(flags):
             return {**block, "residual": "mixers", "norm": draw(norms(placement="pre", shared=False)) | UNGATED}
+        if block["attention"] is None and not crossing and draw(flags):
+            return {**block, "shared_block": draw(shared(rotary=rotary)), "residual": "sequential",
+                    "norm": draw(norms(placement="pre", shared=False)) | UNGATED}
         placement = draw(st.sampled_from(PLACES))
         return draw(perhaps_apart({**block, "residual": draw(st.sampled_from(("sequential", "none"))),
                                    "norm": draw(norms(placement=placement, shared=False)) | UNGATED}))
@@ -197,6 +210,7 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
                  bare=position["kind"] not in ("relative", "transformer-xl") and "size" not in position)
     by_distance = position["kind"] == "transformer-xl"
     own = own.map(uncapped if by_distance else of_softmax if position["kind"] in ("alibi", "relative") else dict)
+    own = own.map(lambda block: block if in_inputs(position) else {**block, "shared_block": None})
     stack: dict[str, Any] = {
         "position": position, "embedding_norm": draw(flags), "final_norm": draw(flags),
         **draw(own),
@@ -219,11 +233,15 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
     return {**stack, "groups": groups}
 
 
+def in_inputs(position: dict[str, Any]) -> bool:
+    return position["kind"] in ("none", "learned", "sinusoidal", "rope")
+
+
 def perhaps_streams(data: dict[str, Any]) -> dict[str, Any]:
     """With residual streams, where every sublayer can read a mix of them."""
     blocks = [block for group in data["groups"] for block in group["blocks"]] if data.get("groups") else [data]
     plain = all(block["residual"] == "sequential" and block["norm"]["placement"] in ("pre", "sandwich")
-                and not block.get("tanh_gates")
+                and not block.get("tanh_gates") and not block.get("shared_block")
                 and not block.get("adapter") and not (block["attention"] or {}).get("blocks") for block in blocks)
     return data | {"streams": 3, "layer_scale": False} if plain and not data.get("convolution") else data
 
@@ -299,7 +317,8 @@ def bottlenecks(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "embedding_dim": 5, "embedding_projection": "rows", "embedding_span": draw(st.sampled_from((1, 3))),
         "token_tables": (), "entities": None, "contact_head": False, "recurrent": None, "convolution": None,
-        "adapter": None, "residual": "sequential", "per_layer_embedding": None, "extra_tokens": 0, "streams": None,
+        "adapter": None, "tanh_gates": False, "shared_block": None,
+        "residual": "sequential", "per_layer_embedding": None, "extra_tokens": 0, "streams": None,
         "norm": {"kind": draw(st.sampled_from(("layernorm", "affine"))), "scale": draw(flags), "placement": "post"},
         "attention": {"heads": 2, "head_dim": 4, "bias": draw(flags)},
         "feed_forward": {"d_ff": 17, "bias": draw(flags)},

@@ -81,7 +81,7 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         if data["value_dim"] is not None:
             out["value_dim"] = 7  # other than a head's
     elif "heads" in data:
-        out["heads"] = min(data["heads"], 3)
+        out["heads"] = min(data["heads"], 3 if "inner" not in data else 1 + (out["inner"] % 2 == 0))
     if "state" in data and "groups" in data:
         groups = min(data["groups"], 2)
         out |= {"groups": groups, "heads": groups * min(data["heads"] // data["groups"], 3)}

@@ -80,6 +80,7 @@ LAYERS: Final[Rows] = (
     ("projections in groups of columns", lambda b: getattr(b.attention, "column_groups", None) not in (
         None, AttentionGroups()) or getattr(b.feed_forward, "column_groups", None) not in (None, DenseGroups())),
     ("gates of sublayers", lambda b: b.tanh_gates),
+    ("a block that layers share", lambda b: b.shared_block is not None),
     ("a bottleneck", lambda b: b.bottleneck is not None),
     ("a norm that only scales and shifts", lambda b: b.norm.kind == "affine"),
     ("a convolution of spans", lambda b: getattr(b.attention, "span_convolution", None) is not None),

@@ -210,6 +210,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("moe", "d_ff"): Letter("f", "width of an expert"),
     ("indexer", "heads"): Letter("h_i", "heads of an indexer"),
     ("indexer", "head_dim"): Letter("k_i", "width of an indexer's head"),
+    ("mamba", "heads"): Letter("H", "heads of the recurrence"),
     ("mamba2", "heads"): Letter("H", "heads of the recurrence"),
     ("mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
     ("lightning", "heads"): Letter("H", "heads of the recurrence"),
@@ -246,6 +247,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("generation", "width"): Letter("A_d", "width of layers that generate images"),
     ("grid", "channels"): Letter("C_F", "channels of convolutions over mel bins"),
     ("grid", "frames"): Letter("n_F", "frames of a piece of sound"),
+    ("shared_block", "rank"): Letter("r_s", "rank of adapters to a shared block"),
     ("entities", "rows"): Letter("V_e", "entities"),
     ("entities", "width"): Letter("e_e", "columns of the table of entities"),
     **{("column_groups", name): Letter(f"G_{name}", f"groups of columns of {name}")

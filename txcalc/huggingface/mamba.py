@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Final
 
@@ -9,7 +10,7 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import decoder, experts
 from txcalc.huggingface.layerwise import all_but, every, sparse, where
-from txcalc.huggingface.rows import Fields, Rows, flag, gated, number, passed_over, size
+from txcalc.huggingface.rows import Fields, Rows, flag, gated, number, passed_over, read, size
 from txcalc.spec.errors import shown
 
 _STEPS: Final = "time_step_limit time_step_min time_step_max time_step_floor"
@@ -97,7 +98,65 @@ def _xlstm_feed_forward(c: Config) -> Fields:
     return {"d_ff": width, "activation": "silu", "gated": True}
 
 
+# ---------------------------------------------------------------- Zamba
+
+
+def _shared_attention(c: Config, **more: Any) -> Data:
+    heads, wide = c.size("num_attention_heads"), 2 * c.size("hidden_size")
+    return {"heads": heads, "kv_heads": c.size_or(heads, "num_key_value_heads"), "head_dim": wide // heads, **more}
+
+
+def _hybrid_layers(c: Config, layers: int, default: Callable[[], list[str]]) -> list[bool]:
+    listed = c.take("layers_block_type", "layer_types", default=None) or default()
+    names = {"mamba": False, "linear_attention": False, "hybrid": True}
+    if not isinstance(listed, list) or len(listed) != layers or not {*listed} <= names.keys():
+        raise c.error("layers_block_type", f"must say {' or '.join(names)} of each of {layers} layers")
+    return [names[kind] for kind in listed]
+
+
+def _zamba(c: Config, layers: int) -> list[Data]:
+    """One transformer for all hybrid layers, or where nothing is tied one for each."""
+    period, offset = c.size("attn_layer_period"), c.size("attn_layer_offset", least=0)
+    hybrid = _hybrid_layers(c, layers, lambda: ["mamba", "mamba", "hybrid"] + [
+        "hybrid" if i % period == offset else "mamba" for i in range(layers - 3)])
+    attention = _shared_attention(c)
+    passed_over(c, "", {"attention_hidden_size": (None, 2 * c.size("hidden_size")),
+                        "attention_head_dim": (None, attention["head_dim"])})
+    block = {"attention": attention, "feed_forward": read(c, gated(bias=False))}
+    sets = 1 if c.flag("tie_word_embeddings") else layers
+    return [{"shared_block": {**block, "index": sum(hybrid[:i]) % sets}} if one else {} for i, one in enumerate(hybrid)]
+
+
+def _zamba2(c: Config, layers: int) -> list[Data]:
+    """Several transformers in turn, and adapters of each use."""
+    usual = [i in (6, 12, 18, 24, 30, 36, 42, 47, 51) for i in range(54)]
+    hybrid = _hybrid_layers(c, layers, lambda: ["hybrid" if one else "mamba" for one in usual])
+    block = {"attention": _shared_attention(c), "rank": c.size("adapter_rank"), "feed_forward": {
+        **read(c, gated(bias=flag("add_bias_linear"))),
+        "d_ff": c.size_or(4 * c.size("hidden_size"), "intermediate_size")},
+        "attention_adapters": c.flag("use_shared_attention_adapter")}
+    sets = c.size("num_mem_blocks")
+    return [{"shared_block": {**block, "index": sum(hybrid[:i]) % sets}} if one else {} for i, one in enumerate(hybrid)]
+
+
 ROWS: Final[Rows] = {
+    "zamba": alone(
+        {"ZambaForCausalLM": "lm", "ZambaModel": "none"}, layers=[_zamba], recurrent={
+            "kind": "mamba", "inner": lambda c: c.size("mamba_expand") * c.size("hidden_size"), "heads": size(
+                "n_mamba_heads"), "state": size("mamba_d_state"), "rank": rank("mamba_dt_rank"),
+            "conv": size("mamba_d_conv"), "conv_bias": flag("mamba_conv_bias"), "bias": flag("mamba_proj_bias")},
+        ignore=f"use_mamba_kernels use_associative_scan num_logits_to_keep {_STEPS}",
+        only={"hidden_mamba_act": "silu"}),
+    "zamba2": alone(
+        {"Zamba2ForCausalLM": "lm", "Zamba2Model": "none"}, layers=[_zamba2],
+        recurrent=lambda c: {
+            "kind": "mamba2", "heads": (heads := c.size("n_mamba_heads")), "groups": c.size("mamba_ngroups"),
+            "head_dim": c.size("mamba_expand") * c.size("hidden_size") // heads, "state": c.size("mamba_d_state"),
+            "conv": c.size("mamba_d_conv"), "bias": c.flag("add_bias_linear")},
+        position={"kind": lambda c: "rope" if c.flag("use_mem_rope") else "none"},
+        ignore=f"use_mamba_kernels use_mem_eff_path chunk_size num_logits_to_keep use_long_context use_conv_bias "
+               f"{_STEPS}",
+        only={"tie_word_embeddings": True}),  # else blocks hold adapters of others' uses, which nothing reads
     "mamba2": alone(
         {"Mamba2ForCausalLM": "lm", "Mamba2Model": "none"}, recurrent=MAMBA2,
         ignore=f"residual_in_fp32 chunk_size time_step_rank rms_norm expand num_logits_to_keep use_mambapy {_STEPS}",

@@ -257,20 +257,6 @@ class GatedDelta(Spec):
             raise FieldError(("key_heads",), f"{self.key_heads} does not divide value_heads {self.value_heads}")
 
 
-class Mamba(Spec):
-    """A selective state-space layer (Mamba, arXiv 2312.00752 section 3)."""
-
-    kind: Literal["mamba"]
-    inner: Annotated[Size, "channels of the recurrence"]
-    state: Annotated[Size, "state dimension N of each channel"]
-    rank: Annotated[Size, "width of the step sizes' projection"]
-    conv: Annotated[Size, "length of the short causal convolution"] = 4
-    conv_bias: Flag = True
-    bias: Flag = False
-    norms: Annotated[Flag, "norms on step sizes, B and C (Jamba, arXiv 2403.19887)"] = False
-    norm_scale: Annotated[Flag, "false: these norms have no weights (Falcon Mamba)"] = True
-
-
 class LightningAttention(Spec):
     """Linear attention with a fixed decay per head, normed and gated (MiniMax-01, arXiv 2501.08313)."""
 
@@ -295,8 +281,7 @@ class KimiDelta(Spec):
 class ShortConvolution(Spec):
     """A short causal convolution of every channel, gated before and after (LFM2).
 
-    Three projections of the input, b, c and x; b * x is convolved over its last ``conv`` positions, and c times what
-    comes out is projected. No recurrence: its FLOPs and what autograd keeps are exact.
+    Projections b, c and x of the input; b * x is convolved, and c times that is projected: no recurrence, all is exact.
     """
 
     kind: Literal["short-convolution"]
@@ -309,7 +294,7 @@ Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
 """Ways of mixing the positions of a sequence, each of (b, n, d) to (b, n, d), causally."""
 
 Recurrent = Annotated[
-    Mamba2 | GatedDelta | Mamba | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
+    Mamba2 | GatedDelta | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
     | FourierMixing | ByChannel | OverImages,
     Usual("mamba2"),
 ]

@@ -31,7 +31,7 @@ from txcalc.spec.inputs import (
     TokenInput,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, FeedForward, Recurrent
+from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Dense, FeedForward, Recurrent
 from txcalc.spec.projections import Bottleneck, Convolution, LanguageAdapter, check_crossing
 from txcalc.spec.quantization import Quantization, StoredTensors
 from txcalc.spec.tables import Entities, PerLayerEmbedding, TokenTable
@@ -39,8 +39,23 @@ from txcalc.spec.tables import Entities, PerLayerEmbedding, TokenTable
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
 
 
+class SharedBlock(Spec):
+    """A transformer over hidden states and embeddings side by side, whose weights several layers use, not residual.
+
+    What it puts out, projected by each, is added to what its recurrence reads (Zamba, arXiv 2405.16712, 2411.15242).
+    """
+
+    attention: Attention
+    feed_forward: Dense
+    index: Annotated[Count, "which set of weights"] = 0
+    rank: Annotated[Size | None, "of low-rank adapters of each layer's own: of gate and up"] = None
+    attention_adapters: Annotated[Flag, "and of queries, keys and values"] = False
+
+
 class Sublayers(Spec):
     """What one block contains, in the order of the forward pass."""
+
+    shared_block: SharedBlock | None = None
 
     attention: AnyAttention | None = None
     recurrent: Recurrent | None = None

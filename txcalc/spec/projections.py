@@ -8,7 +8,8 @@ from txcalc.spec.base import Activation, Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
 
 if TYPE_CHECKING:
-    from txcalc.spec.layers import Attention
+    from txcalc.spec.layers import Attention, BlockNorm
+    from txcalc.spec.model import Model, SharedBlock, Sublayers
 
 
 class UnusedProjections(Spec):
@@ -145,3 +146,28 @@ def check_experts(attention: Attention) -> None:
     ):
         if there:
             raise FieldError(path, why)
+
+
+def check_shared_blocks(model: Model, blocks: list[tuple[tuple[str | int, ...], Sublayers]]) -> None:
+    """Shared blocks of one index are alike, and have no bias by distance and no keys of other layers."""
+    found: dict[int, tuple[SharedBlock, BlockNorm]] = {}
+    for path, block in blocks:
+        if (own := block.shared_block) is None:
+            continue
+        if block.recurrent is None or block.attention or (
+                block.norm.placement, block.residual) != ("pre", "sequential"):
+            raise FieldError((*path, "shared_block"), "stands before a recurrent layer, alone and normed before it")
+        if own.attention_adapters and own.rank is None:
+            raise FieldError((*path, "shared_block", "rank"), "adapters need one")
+        alike = (own.replaced(rank=None, attention_adapters=False), block.norm)
+        if found.setdefault(own.index, alike) != alike:
+            raise FieldError((*path, "shared_block", "index"), f"other layers have another block {own.index}")
+        plain = {"kind", "heads", "kv_heads", "head_dim", "bias", "scale", "window"}
+        for name in sorted({*own.attention.names()} - plain):
+            if getattr(own.attention, name) != own.attention.default(name):
+                raise FieldError((*path, "shared_block", "attention", name), "a shared block has plain attention")
+        feed = own.feed_forward
+        if feed.channel_mix or feed.inner_norm or feed.column_groups != DenseGroups():
+            raise FieldError((*path, "shared_block", "feed_forward"), "a shared block has a plain one")
+        if model.position.kind not in ("none", "learned", "sinusoidal", "rope") or model.encoder or model.streams:
+            raise FieldError((*path, "shared_block"), "needs positions in embeddings, rope or none, and a single stack")

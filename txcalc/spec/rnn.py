@@ -167,6 +167,25 @@ class FourierMixing(Spec):
     kind: Literal["fourier"]
 
 
+class Mamba(Spec):
+    """A selective state-space layer (Mamba, arXiv 2312.00752 section 3)."""
+
+    kind: Literal["mamba"]
+    inner: Annotated[Size, "channels of the recurrence"]
+    state: Annotated[Size, "state dimension N of each channel"]
+    rank: Annotated[Size, "width of the step sizes' projection"]
+    conv: Annotated[Size, "length of the short causal convolution"] = 4
+    conv_bias: Flag = True
+    bias: Flag = False
+    norms: Annotated[Flag, "norms on step sizes, B and C (Jamba, arXiv 2403.19887)"] = False
+    norm_scale: Annotated[Flag, "false: these norms have no weights (Falcon Mamba)"] = True
+    heads: Annotated[Size, "groups of channels with step sizes, B and C of their own (Zamba)"] = 1
+
+    def _check(self) -> None:
+        if self.inner % self.heads or (self.heads > 1 and self.norms):
+            raise FieldError(("heads",), f"{self.heads} must divide inner {self.inner}, and have no norms")
+
+
 class RGLRU(Spec):
     """Griffin's block: a real-gated linear recurrent unit after a short convolution (arXiv 2402.19427, section 2.4).
 
@@ -204,7 +223,7 @@ class WKV(Spec):
     inner: Annotated[Size, "channels of the recurrence"]
 
 
-ByChannel = RGLRU | WKV | MLSTM
+ByChannel = Mamba | RGLRU | WKV | MLSTM
 """Linear recurrences whose state is a few numbers for each channel, or a matrix for each head."""
 
 

@@ -22,6 +22,7 @@ from txcalc.spec.facts import (
 from txcalc.spec.facts import side as side_of
 from txcalc.spec.facts import width as stack_width
 from txcalc.spec.inputs import PatchInput
+from txcalc.spec.projections import check_shared_blocks
 from txcalc.spec.rnn import RecurrentCell
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 def check(model: Model) -> None:
     """Raises ``FieldError`` where a layer does not fit what is below it, or looks at what it cannot see."""
+    check_shared_blocks(model, located_blocks(model))
     memory = None
     if model.encoder is not None:
         memory = _stack(model.encoder, stack_width(model, model.encoder), ("encoder",))

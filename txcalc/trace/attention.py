@@ -51,6 +51,8 @@ class Around(NamedTuple):
     table: Tensor | None = None  # a bias by distance, or relative position embeddings, which every layer projects
     made: tables.Tables | None = None  # the tables of a code
     unread: Number | None = None  # columns that an encoder's output would have, where there is none
+    embedded: Tensor | None = None  # what the first layer reads, for blocks that layers share
+    out: Number | None = None  # columns that attention puts out, where not as many as it reads
 
 
 def self_attention(
@@ -268,6 +270,7 @@ def _heads(
         if spec.inner_norm is not None:
             y = norms.norm(t, "inner_norm", y, spec.inner_norm)
         y = t.hold(y)
+        d = d if around.out is None else around.out
         o = (beside.project(t, "o", y, d, bias=spec.bias.o, part="attention output", groups=spec.column_groups.o)
              if route is None else expert_queries.outputs(t, spec, y, d, route))
         return ops.dropout(t, "dropout", split.leave(t, "o", o))

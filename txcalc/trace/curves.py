@@ -112,3 +112,12 @@ def normalize(t: Trace, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tens
     if in_place and t.workload.keeps and t.needs(a):
         kept = t.op(name, "elementwise", reads=(a,), writes=(ops.like(t, a, f"{a.label}, before", a.role),))
     return t.op(name, "weighing", saves=(kept, b), reads=(a, kept, b), writes=(out,), backward=steps, apart=True)
+
+
+def tanh_gated(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``x`` times the tanh of one learned number, which is kept beside it where there are rows."""
+    if t.size(x.shape[0]) == 0:
+        ops.parameter(t, name, 1)
+        return x
+    gate = activation(t, f"{name}.tanh", ops.learned(t, name, (1,), how="same"), "tanh")
+    return ops.multiply(t, f"{name}.product", x, gate)

@@ -13,6 +13,7 @@ from txcalc.trace.attention import Around, cross_attention, self_attention
 from txcalc.trace.beams import search
 from txcalc.trace.bottleneck import layer as layer_within
 from txcalc.trace.cells import convolve
+from txcalc.trace.curves import tanh_gated
 from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.frozen import Frozen, check
@@ -25,6 +26,7 @@ from txcalc.trace.rank import RECEIVED, encoder_stages, heaviest, local
 from txcalc.trace.record import Trace
 from txcalc.trace.recurrent import recurrent
 from txcalc.trace.repeats import turns
+from txcalc.trace.shared_blocks import share, with_shared
 from txcalc.trace.sizes import several
 from txcalc.trace.streams import added, mixed, spread
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -218,8 +220,7 @@ def _stack(
 ) -> Tensor:
     """Embedded inputs to hidden states. ``cached``: the stack generates, so it masks the future and keeps keys.
 
-    ``unused``: the last layers whose output is not read. ``ids``: the tokens that ``x`` was looked up for. ``prefix``:
-    positions (images, tokens, d) that replace the first ones.
+    ``unused``: last layers, not read. ``ids``: the tokens of ``x``. ``prefix``: (images, tokens, d) for the first ones.
     """
     with t.frame(*((x,) if t.code.holds_inputs else ()), name="stack"):
         positions = t.hold(tables.positions(t, x.shape[1])) if t.code.makes_tables else None
@@ -263,6 +264,7 @@ def _stack(
                 x = t.loop(str(i), block.repeat, partial(layer, block), x, within="layer")
             return x
 
+        around = share(t, stack, around, x)
         with t.frame():
             x = x if stack.streams is None else spread(t, x, stack.streams)
             if stack.groups is None and t.size(stack.layers) != 0:
@@ -316,13 +318,11 @@ def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) 
             for name in names[:2]:
                 y = ops.add(t, y, _scaled(t, stack, name, _sublayer(t, name, block, around, h, y)))
             names = names[3:]
-        unread = around.memory is None and block.cross_attention is not None
         for name in names:
             if getattr(block, name) is None:
                 continue
-            if unread and (name == "cross_attention" or skipped(block)):
-                assert around.unread is not None
-                none = around._replace(memory=t.tensor(0, 1, around.unread), cached=False)
+            if around.memory is None and (name == "cross_attention" or skipped(block)):
+                none = around._replace(memory=t.tensor(0, 1, around.unread or 0), cached=False)
                 _residual(t, name, block, stack, none, t.tensor(0, *y.shape[1:]))
             else:
                 y = _residual(t, name, block, stack, around, y)
@@ -374,11 +374,12 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
     attends, local = name != "feed_forward", t.code.holds_sublayers == "sublayer"
     with t.frame(x, *(tables.rebound(t) if local and attends else ()), name="sublayer"):
         read, weights = (x, None) if stack.streams is None else mixed(t, f"{name}_streams", x, adds=True)
+        read = with_shared(t, block, around, read) if name == "recurrent" else read
         h = norms.before(t, name, read, block) if place in ("pre", "sandwich") else read
         if t.code.holds_sublayers == "layer" or (local and attends):
             t.hold(h)
         y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, read))
-        y = ops.scale(t, f"{name}_gate", y, shape=(1,)) if block.tanh_gates else y
+        y = tanh_gated(t, f"{name}_gate", y) if block.tanh_gates else y
         if place == "res-post":
             y = norms.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":

@@ -81,6 +81,7 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
         getattr(each, "inner_norm", None) is not None for each in (b.attention, b.feed_forward))),
     ("a cell, convolution or merging of patches",
      lambda b: b.recurrent is not None and b.recurrent.kind not in RECURRENT),
+    ("a block that layers share", lambda b: b.shared_block is not None),
     ("gated norms", lambda b: b.norm.gate_rank is not None),
     ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
     ("differential attention", lambda b: getattr(b.attention, "differential", False)),
@@ -101,7 +102,8 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("layers that read the keys of others", shares_keys, _STAGES | _PARTS),
     ("embeddings that every layer reads", lambda m: m.per_layer_embedding is not None, _STAGES | _PARTS),
     ("images that are compared with texts", lambda m: m.head.kind == "contrastive", _STAGES),
-    ("layers that share their weights", lambda m: m.share_layers, _STAGES),
+    ("layers that share their weights", lambda m: m.share_layers or any(
+        b.shared_block for _, b in located_blocks(m)), _STAGES),
     ("images or sound", lambda m: m.tower is not None or m.input.kind != "tokens", _PARTS),
     ("a vector of the whole sequence", lambda m: m.pooler is not None or m.head.kind not in ("lm", "none"), _PARTS),
     ("such positions", lambda m: m.position.kind not in ("none", "learned", "sinusoidal", "rope"), _PARTS),

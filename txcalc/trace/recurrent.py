@@ -25,12 +25,11 @@ if TYPE_CHECKING:
         GatedDelta,
         KimiDelta,
         LightningAttention,
-        Mamba,
         Mamba2,
         Recurrent,
         ShortConvolution,
     )
-    from txcalc.spec.rnn import MLSTM, RGLRU, WKV, FourierMixing, LinearAttention, PatchMerging
+    from txcalc.spec.rnn import MLSTM, RGLRU, WKV, FourierMixing, LinearAttention, Mamba, PatchMerging
 
 
 def recurrent(t: Trace, spec: Recurrent, x: Tensor, *, cached: bool, memory: Tensor | None = None) -> Tensor:
@@ -51,6 +50,8 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
     ops.linear(t, "in_proj", x, 2 * spec.inner, bias=spec.bias)
     _short_convolution(t, spec.inner, spec.conv, b, n, bias=spec.conv_bias, cached=cached)
     channels = t.tensor(b, n, spec.inner, label="channels")
+    if spec.heads > 1:
+        return _mamba_heads(t, spec, channels, d, cached=cached)
     split.summed(t, "x_proj", ops.linear(t, "x_proj", channels, spec.rank + 2 * spec.state))
     steps = t.tensor(b, n, spec.rank, label="step sizes")
     if spec.norms:
@@ -59,6 +60,21 @@ def _mamba(t: Trace, spec: Mamba, x: Tensor, *, cached: bool) -> Tensor:
         for name in ("b_norm", "c_norm"):
             norms.norm(t, name, t.tensor(b, n, spec.state, label=name), norm)
     ops.linear(t, "dt_proj", steps, spec.inner, bias=True)
+    ops.parameter(t, "a_log", spec.inner, spec.state)
+    ops.parameter(t, "skip", spec.inner)
+    _recurrence(t, b, n, spec.inner * spec.state, products=2, cached=cached)
+    return _gated_output(t, b, n, spec.inner, d, norm_width=None, bias=spec.bias)
+
+
+def _mamba_heads(t: Trace, spec: Mamba, channels: Tensor, d: Number, *, cached: bool) -> Tensor:
+    """The same for each head's own channels (Zamba, arXiv 2405.16712)."""
+    b, n, _ = channels.shape
+    heads, width, made = spec.heads, spec.inner // spec.heads, spec.rank + 2 * spec.state
+    t.op("x_proj", "linear", weights={"weight": (heads, made, width)}, saves=(channels,),
+         products=(Product(heads, b * n, made, width),))
+    t.op("dt_proj", "linear", weights={"weight": (heads, width, spec.rank), "bias": (heads, width)},
+         saves=(t.tensor(b, n, heads * spec.rank, label="step sizes"),),
+         products=(Product(heads, b * n, width, spec.rank),))
     ops.parameter(t, "a_log", spec.inner, spec.state)
     ops.parameter(t, "skip", spec.inner)
     _recurrence(t, b, n, spec.inner * spec.state, products=2, cached=cached)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -40,6 +40,7 @@ from txcalc.check.reference.layers import (
 from txcalc.check.reference.mixes import ChannelMix, NormGate, Streams
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
+from txcalc.check.reference.shared_blocks import SharedTransformer, SharedUse
 from txcalc.spec.facts import located_blocks, shares_keys, side, skipped
 from txcalc.spec.inputs import (
     AlibiPosition,
@@ -166,7 +167,7 @@ class Block(nn.Module):
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
         memory: int | None, per_layer: PerLayerEmbedding | None = None, alone: bool = False,
-        streams: int | None = None, kept: bool = False,
+        streams: int | None = None, kept: bool = False, shared: Mapping[str, SharedTransformer] | None = None,
     ) -> None:
         super().__init__()
         norm = block.norm
@@ -174,6 +175,8 @@ class Block(nn.Module):
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
         self.mixed, self.alone, self.skipped = block.residual == "mixers", alone, alone and skipped(block)
         self.scaled, self.bare, self.replaces = scaled, not norm.on_attention, block.residual == "none"
+        use = block.shared_block
+        self.shared = None if use is None or shared is None else SharedUse(use, d_model, shared[str(use.index)])
         own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
         feed_forward = block.feed_forward
         if cross is not None and (cross.window or cross.chunk):
@@ -280,7 +283,10 @@ class Block(nn.Module):
             attention = recurrent = None
         if attention is not None:
             x = self._residual("attention", x, lambda y: attention(y, bias, past, cache))
-        if recurrent is not None:
+        if recurrent is not None and self.shared is not None:
+            read = self._norm("recurrent_norm", x + self.shared(x, bias, past, cache))
+            x = self._add(x, self._scale("recurrent", self._recur(read, cache, memory)), "recurrent")
+        elif recurrent is not None:
             x = self._residual("recurrent", x, lambda y: self._recur(y, cache, memory))
         if cross is not None and not self.alone:
             x = self._residual("cross_attention", x, lambda y: cross(y, memory, cache and cache.cross_attention))

@@ -23,7 +23,6 @@ from txcalc.spec.layers import (
     GatedDelta,
     KimiDelta,
     LightningAttention,
-    Mamba,
     Mamba2,
     Norm,
     Recurrent,
@@ -214,20 +213,39 @@ class StateSpace(nn.Module):
         return torch.cat(out, dim=1).unflatten(0, (b, h)).transpose(1, 2)
 
 
+class HeadProjection(nn.Module):
+    """A linear layer of each head's own columns, to as many columns for each."""
+
+    def __init__(self, heads: int, width: int, made: int, *, bias: bool) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(heads, made, width) * width**-0.5)
+        self.bias = nn.Parameter(torch.zeros(heads, made)) if bias else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, heads * width) to (b, n, heads * made)."""
+        rows = x.reshape(-1, len(self.weight), self.weight.shape[-1]).transpose(0, 1)
+        y = torch.bmm(rows, self.weight.transpose(1, 2))
+        y = y if self.bias is None else y + self.bias.unsqueeze(1)
+        return y.transpose(0, 1).reshape(*x.shape[:2], -1)
+
+
 class SelectiveScan(nn.Module):
     """A selective state-space layer (Mamba, arXiv 2312.00752): every channel has ``state`` decays of its own."""
 
-    def __init__(self, plan: Mamba, d_model: int, options: Options) -> None:
+    def __init__(self, plan: rnn.Mamba, d_model: int, options: Options) -> None:
         super().__init__()
         self.plan, inner, state = plan, plan.inner, plan.state
         self.in_proj = nn.Linear(d_model, 2 * inner, bias=plan.bias)
         self.conv = CausalConv(inner, plan.conv, bias=plan.conv_bias)
-        self.x_proj = nn.Linear(inner, plan.rank + 2 * state, bias=False)
+        made = plan.rank + 2 * state
+        self.x_proj: nn.Module = nn.Linear(inner, made, bias=False) if plan.heads == 1 else HeadProjection(
+            plan.heads, inner // plan.heads, made, bias=False)
         self.dt_norm, self.b_norm, self.c_norm = (
             Normalization(Norm(kind="rmsnorm", scale=plan.norm_scale, eps=1e-6), width) if plan.norms else nn.Identity()
             for width in (plan.rank, state, state)
         )
-        self.dt_proj = nn.Linear(plan.rank, inner)
+        self.dt_proj: nn.Module = nn.Linear(plan.rank, inner) if plan.heads == 1 else HeadProjection(
+            plan.heads, plan.rank, inner // plan.heads, bias=True)
         self.a_log = nn.Parameter(torch.arange(1, state + 1, dtype=torch.get_default_dtype()).log().repeat(inner, 1))
         self.skip = nn.Parameter(torch.ones(inner))
         self.out_proj = nn.Linear(inner, d_model, bias=plan.bias)
@@ -237,21 +255,27 @@ class SelectiveScan(nn.Module):
         """(b, n, d) to (b, n, d)."""
         u, z = self.in_proj(x).chunk(2, dim=-1)
         u = F.silu(self.conv(u, cache))
-        dt, write, read = self.x_proj(u).split((self.plan.rank, self.plan.state, self.plan.state), dim=-1)
+        dt, write, read = self._own(self.x_proj(u)).split((self.plan.rank, self.plan.state, self.plan.state), dim=-1)
+        dt = dt.flatten(2)
         wide = torch.promote_types(x.dtype, torch.float32)
         dt = F.softplus(self.dt_proj(self.dt_norm(dt)).to(wide))
         decay = torch.exp(-self.a_log.to(wide).exp() * dt.unsqueeze(-1))
         write, read, u = self.b_norm(write).to(wide), self.c_norm(read).to(wide), u.to(wide)
         state = u.new_zeros(*u[:, 0].shape, self.plan.state) if cache is None or cache.state is None else cache.state
-        out = []
+        out, heads = [], (-1, u.shape[-1] // self.plan.heads)
         for i in range(x.shape[1]):
-            change = torch.bmm((u * dt)[:, i].unsqueeze(2), write[:, i].unsqueeze(1))
-            state = state * decay[:, i] + change
-            out.append(torch.bmm(state, read[:, i].unsqueeze(2)).squeeze(2))
+            change = torch.bmm((u * dt)[:, i].reshape(*heads, 1), write[:, i].reshape(-1, 1, self.plan.state))
+            state = state * decay[:, i] + change.view(state.shape)
+            made = torch.bmm(state.view(*heads, self.plan.state), read[:, i].reshape(-1, self.plan.state, 1))
+            out.append(made.view(u[:, i].shape))
         if cache is not None:
             cache.state = state
         y = torch.stack(out, dim=1) + u * self.skip
         return self.dropout(self.out_proj(y.to(x.dtype) * F.silu(z)))
+
+    def _own(self, x: Tensor) -> Tensor:
+        """Each head's columns apart, (b, n, heads, made), where there are several."""
+        return x if self.plan.heads == 1 else x.unflatten(-1, (self.plan.heads, -1))
 
 
 class Lightning(nn.Module):
@@ -342,7 +366,7 @@ def build_recurrence(
             return DeltaRule(plan, d_model, options)
         case Mamba2():
             return StateSpace(plan, d_model, options)
-        case Mamba():
+        case rnn.Mamba():
             return SelectiveScan(plan, d_model, options)
         case KimiDelta():
             return ChannelDeltaRule(plan, d_model, options)

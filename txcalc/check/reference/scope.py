@@ -9,8 +9,8 @@ from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 
-_SUBLAYERS = {"attention", "recurrent", "cross_attention", "feed_forward", "adapter", "convolution", "bottleneck",
-               "tanh_gates", "norm", "residual"}
+_SUBLAYERS = {"shared_block", "attention", "recurrent", "cross_attention", "feed_forward", "adapter",
+              "convolution", "bottleneck", "tanh_gates", "norm", "residual"}
 _STACK = _SUBLAYERS | {
     "layers", "input", "position", "embedding_norm", "layer_scale", "residual_scale", "streams", "final_norm",
     "causal_mask", "share_layers", "groups",
@@ -34,6 +34,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Resampler: _STACK | {"d_model"},
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},
+    model.SharedBlock: {"attention", "feed_forward", "index", "rank", "attention_adapters"},
     model.Published: set(model.Published.names()),
     Mixed: set(Mixed.names()),
     Quantization: set(Quantization.names()),  # how a checkpoint packs the weights: nothing of it runs
@@ -62,7 +63,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     },
     layers.Indexer: {"heads", "head_dim"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias", "norm"},
-    layers.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale"},
+    rnn.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale",
+                   "heads"},
     layers.LightningAttention: {"kind", "heads", "head_dim"},
     layers.KimiDelta: {"kind", "heads", "head_dim", "conv", "bottleneck"},
     layers.ShortConvolution: {"kind", "conv", "bias", "image"},

@@ -26,7 +26,15 @@ from txcalc.check.reference.layers import (
 )
 from txcalc.check.reference.mixes import Streams
 from txcalc.check.reference.per_layer import PerLayerInputs
-from txcalc.spec.facts import ahead, block_multiple, embedding_width, first_attention, global_tokens
+from txcalc.check.reference.shared_blocks import SharedTransformer
+from txcalc.spec.facts import (
+    ahead,
+    block_multiple,
+    embedding_width,
+    first_attention,
+    global_tokens,
+    located_blocks,
+)
 from txcalc.spec.inputs import (
     DecomposedPosition,
     DisentangledPosition,
@@ -115,13 +123,20 @@ class StackModules(nn.Module):
         self.per_layer_embedding = None if per_layer is None else PerLayerInputs(
             per_layer, stack.norm, stack.layers, d_model)
 
+        using = {block.shared_block.index: block for _, block in located_blocks(stack) if block.shared_block}
+        self.shared_blocks = nn.ModuleDict({str(index): SharedTransformer(
+            block.shared_block, block.norm, d_model, options,
+            positions.attention(block.shared_block.attention, 2 * d_model))
+            for index, block in sorted(using.items()) if block.shared_block is not None})
+
         def blocks(block: Sublayers, count: int) -> Repeated:
             made = Repeated(
                 lambda: Bottlenecked(block, self.width, options, positions) if block.bottleneck else Block(
                     block, self.width, options, positions, scaled=stack.layer_scale,
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
                               per_layer=per_layer, streams=stack.streams,
-                              kept=stack.residual_scale), count
+                              kept=stack.residual_scale,
+                              shared=cast(dict[str, SharedTransformer], self.shared_blocks)), count
             )
             self.width = cast(Block, made[-1]).width if count else self.width
             return made
@@ -194,6 +209,8 @@ class StackModules(nn.Module):
         if self.global_tokens is not None:
             x = torch.cat((self.global_tokens.expand(len(x), -1, -1), x), 1)
         bias = self.relative(past, n)
+        for shared in self.shared_blocks.values():
+            shared.embedded = x
         inputs = None if self.per_layer_embedding is None else self.per_layer_embedding(ids, x)
         if self.plan.streams is not None:
             x = x.unsqueeze(2).expand(-1, -1, self.plan.streams, -1).contiguous()
