@@ -205,8 +205,7 @@ class Schedule:
     def _again(self, node: Again, turns: Turns, own: tuple[int, ...]) -> None:
         """Append a body that saves nothing: what it would save is made once more by the first step back into it."""
         keeper, start = self._op(node.op, turns, own), len(self.steps)
-        saves = form(self.trace.workload.recompute or "") == "ops"
-        if saves:  # what the body puts out is kept where it is made
+        if form(self.trace.workload.recompute or "") == "ops":  # what the body puts out is kept where it is made
             keeper = keeper._replace(keeps=tuple(m for m in keeper.keeps if m in keeper.reads))
         self.add(node.body, turns, own)
         body = self.steps[start:]
@@ -274,18 +273,18 @@ class Schedule:
         inside = bool(turns) and turns[-1][0] == node.path  # the repeat around it, in parts
         at = turns[:-1] if inside else turns
         # Gradients of what is handed on and put into a list as well come from both: those turns are all run.
-        alone = 0 if self.unroll or (node.carries and node.gathers) else self._at_end(node)
-        last = times if self.unroll or (node.carries and node.gathers) else count(self.trace, unread) + alone
+        every = self.unroll or (node.carries and node.gathers)
+        alone = 0 if every else self._at_end(node)
+        last = times if every else count(self.trace, unread) + alone
         middle = times - 1 - last
         for turn in (*range(min(times, 2)), *range(max(middle + 1, 2), times)):
             for loop in node.carries:
                 self._name(loop.entry, loop.exit if turn else loop.before)
             which = first + (turn if turn < 2 else node.times - (times - turn))
             which += turns[-1][1] * node.times if inside and not node.first else 0
-            edge = None
-            if turn == 1 <= middle:
-                edge = Edge(self.number(node.times - unread - 1 - alone), len(at), _in_parts(node))
-            edges = [] if edge is None else [edge]
+            edges = [] if turn != 1 or middle < 1 else [
+                Edge(self.number(node.times - unread - 1 - alone), len(at), _in_parts(node))]
+            edge = edges[0] if edges else None
             self.steps += edges
             often, self.often = self.often, self.often if edge is None else self.often * edge.times
             self._spread(node, edge)
