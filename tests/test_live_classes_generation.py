@@ -87,19 +87,21 @@ def is_searched(name: str) -> bool:
     """Whether beams are searched in this model by code that is followed."""
     spec = model(name)
     windows = {getattr(block.attention, "window", None) for _, block in located_blocks(spec)}
-    return is_causal(spec) and spec.encoder is None and windows == {None}
+    return is_causal(spec) and windows == {None}
 
 
 @pytest.mark.grid(11)
-@pytest.mark.parametrize(("name", "attention", "dtype", "device"), [
-    pytest.param(name, attention, dtype, device, id=f"{name}-{attention}-{dtype}-{device}",
-                 marks=() if name in OFTEN else pytest.mark.slow)
+@pytest.mark.parametrize(("name", "attention", "dtype", "device", "padded"), [
+    pytest.param(name, attention, dtype, device, padded, id=f"{name}-{attention}-{dtype}-{device}-{padded}",
+                 marks=() if name in (*OFTEN, "t5") else pytest.mark.slow)
     for name in filter(is_searched, CONFIGS) for attention in ("eager", "sdpa") for dtype in ("fp32", "bf16")
-    for device in ("cpu", "fake-cuda")])
-def test_beam_search(name: str, attention: str, dtype: str, device: str) -> None:
+    for device in ("cpu", "fake-cuda") for padded in (False, True) if not (padded and model(name).encoder)])
+def test_beam_search(name: str, attention: str, dtype: str, device: str, padded: bool) -> None:
     """The prompt and all steps of ``generate``, whose last token no pass reads."""
     spec, batch, beams, seq, new = model(name), 2, 3, 5, 4
-    how: dict[str, Any] = {"attention": attention, "beams": beams, "new": new}
+    source = spec.encoder and positions(spec.encoder.input, SOURCE)
+    how: dict[str, Any] = {"attention": attention, "beams": beams, "new": new, "padded": padded,
+                           "source_seq": SOURCE if source == SOURCE else None}
     if device == "cpu":
         real = beam_search(CONFIGS[name], batch, seq, dtype=measure.DTYPES[dtype], **how)
     else:
@@ -107,16 +109,18 @@ def test_beam_search(name: str, attention: str, dtype: str, device: str) -> None
             real = fake_cuda.ask("tests.measures.generation.beam_search", CONFIGS[name], batch, seq, dtype=dtype, **how)
         except NotRun as reason:
             pytest.skip(f"not run: {reason}")
+    own = {"source_seq": source} | ({"lengths": (4, 5)} if padded else {})
     w = Workload(phase="prefill", batch=batch, seq=seq, beams=f"{beams}:{seq}+{new}", implementation="transformers",
-                 attention=attention, dtype=dtype, kernels="cpu" if device == "cpu" else "cuda")
+                 **own, attention=attention, dtype=dtype, kernels="cpu" if device == "cpu" else "cuda")
     passes = [w, *(w.replaced(phase="decode", seq=1, past=seq + i) for i in range(new - 1))]
     ours = [[event.live for event in live_bytes(trace(spec, each), in_place=False)] for each in passes]
     assert ours == [[live for _, live in events] for events in real]
     run = {"batch": batch, "beams": beams, "seq": seq, "new": new, "implementation": "transformers",
-           "attention": attention, "dtype": dtype, "kernels": w.kernels}
+           "attention": attention, "dtype": dtype, "kernels": w.kernels, **own}
     asked = needed(spec, run | {"beams": f"{beams}:9+9"}).document  # of a saved answer
-    there = sum(each.bytes for each in asked.resident)
-    assert [each.peak_bytes - there for each in asked.phases] == [max(ours[0]), max(ours[-1])]
+    read = 8 * batch * SOURCE if source == SOURCE else 0  # tokens of a source, which the prompt's pass alone reads
+    there = sum(each.bytes for each in asked.resident if each.what != "cache")
+    assert [each.peak_bytes - there for each in asked.phases] == [max(ours[0]) + read, max(ours[-1])]
 
 
 @pytest.mark.parametrize(("run", "why"), [

@@ -116,26 +116,56 @@ class Answers(classes._Yes):
 
 
 def beam_search(
-    config: classes.Config, batch: int, seq: int, *, beams: int, new: int, device: str = "cpu", **how: Any
+    config: classes.Config, batch: int, seq: int, *, beams: int, new: int, device: str = "cpu",
+    source_seq: int | None = None, cache: str = "dynamic", padded: bool = False, **how: Any
 ) -> list[list[tuple[str, int]]]:
     """The bytes live after every operation of ``generate`` with ``beams``, of the prompt and of every step after it.
 
-    Each ends where the next one begins. The prompt's rows and their positions were there before. ``how``: as of
-    ``instantiate``.
+    Each ends where the next one begins. The prompt's rows and their positions were there before; an encoder runs, and
+    what it makes is repeated for every beam, in the first. ``source_seq``, ``padded``: as of ``class_generation``;
+    ``cache``: dynamic, or static; ``how``: as of ``instantiate``. Nothing processes logits: what a class suppresses or
+    forces (of BART's last token, of Whisper's first) copies scores.
     """
     from transformers.generation.utils import GenerationMixin
     from transformers.utils import import_utils
 
-    found, inner = list[list[tuple[str, int]]](), GenerationMixin._beam_search
+    found, inner, expand = list[list[tuple[str, int]]](), GenerationMixin._beam_search, (
+        GenerationMixin._expand_inputs_for_generation)
+    encode, first, grown = GenerationMixin._maybe_prepare_encoder_kwargs_for_generation, list[tuple[str, int]](), [0]
+
+    def seen(since: int) -> list[tuple[str, int]]:
+        return [(name, now - since) for name, now in live.taken()]
+
+    def encoded(*args: Any, **kwargs: Any) -> Any:
+        before, _ = live.now, live.taken()
+        made = encode(*args, **kwargs)
+        first.extend(seen(before))
+        grown[0] = live.now - before
+        return made
+
+    def expanded(model: Any, expand_size: int = 1, is_encoder_decoder: bool = False, input_ids: Any = None,
+                 encoder_outputs: Any = None, **kwargs: Any) -> Any:
+        input_ids, kwargs = expand(model, expand_size, False, input_ids, **kwargs)
+        before, _ = live.now - grown[0], live.taken()
+        if is_encoder_decoder:
+            _, more = expand(model, expand_size, True, None, encoder_outputs=encoder_outputs)
+            kwargs |= more
+        first.extend(seen(before))
+        grown[0] = live.now - before
+        return input_ids, kwargs
+
+    def prompted(*_: Any, model_kwargs: dict[str, Any], **__: Any) -> Any:
+        return model_kwargs.pop("decoder_input_ids"), model_kwargs  # which begin as the class wants them to
 
     def search(*args: Any, **kwargs: Any) -> Any:
-        asked, before = list[None](), live.now
+        asked, before = list[None](), live.now - grown[0]
         live.taken()
 
         def more(*_: Any, **__: Any) -> bool:
             if asked:
-                found.append([(name, now - before) for name, now in live.taken()])
+                found.append(seen(before))
             asked.append(None)
+            answers._tokens += len(asked) > 1
             return len(asked) <= new
 
         with patch.object(GenerationMixin, "_has_unfinished_sequences", more):
@@ -144,7 +174,22 @@ def beam_search(
     with maker(device) as at, torch.no_grad():
         model = classes.instantiate(config, at, **how).eval()
         ids = torch.full((batch, seq), 5, dtype=torch.long, device=at)
-        with (LiveMode(at) as live, classes._Yes(), patch.object(import_utils, "is_fake_tensor", lambda _: False),
-              patch.object(GenerationMixin, "_beam_search", search)):
-            model.generate(ids, num_beams=beams, do_sample=False, max_new_tokens=new, eos_token_id=0, pad_token_id=0)
+        given: dict[str, Any] = {"input_ids": ids}
+        if encodes := bool(getattr(model.config, "is_encoder_decoder", False)):
+            given = classes._inputs(model, batch, seq, source_seq, at, how.get("dtype", torch.float32))
+            given = {name: x for name, x in given.items() if name not in ("labels", "use_cache")}
+            given["decoder_input_ids"] = torch.full_like(ids, model.config.decoder_start_token_id)
+        if padded:
+            given["attention_mask"] = torch.ones_like(ids)
+            given["attention_mask"][:1, :1] = 0
+        given |= {"cache_implementation": "static"} if cache == "static" else {}
+        with (LiveMode(at) as live, Answers(not padded, seq) as answers, patch.multiple(
+                GenerationMixin, _beam_search=search, _expand_inputs_for_generation=expanded,
+                _get_logits_processor=lambda *_, **__: lambda _, x: x,
+                **({"_maybe_prepare_encoder_kwargs_for_generation": encoded,
+                    "_prepare_decoder_input_ids_for_generation": prompted} if encodes else {})),
+              patch.object(import_utils, "is_fake_tensor", lambda _: False)):
+            GenerationMixin.generate(model, **given, num_beams=beams, do_sample=False, max_new_tokens=new,
+                                     eos_token_id=0, pad_token_id=0)
+    found[:1] = [first + found[0]]
     return found

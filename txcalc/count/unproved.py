@@ -113,8 +113,6 @@ BEAMS: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("windows that are full", lambda t: _any(t.model, lambda b: (getattr(b.attention, "window", None) or inf) <= (
         t.workload.past + t.workload.seq))),
     ("a static cache", lambda t: t.workload.room is not None),
-    ("prompts of unequal lengths", lambda t: t.workload.padded),
-    ("attention to an encoder", lambda t: t.model.encoder is not None),
     ("several new tokens of a step", lambda t: t.workload.phase == "decode" and t.workload.seq > 1),
 )
 OTHERS: Final[Rows] = (

@@ -22,11 +22,17 @@ _MASK: Final = "top b T"
 _ON_CPU: Final = "ones b K; zeros b K; top b T < ones zeros"
 _STATE: Final = ("running i R L; sequences i R L; running_scores f R; scores f R; finished b R; open b B; hits b H;"
                  "running_beams c R N; beams c R N")
-_PAST: Final = ("logits f R V; log_probs f R V; top_scores f Q; top_running i Q L; top_beams c Q N; positions i R E")
-_LATER: Final = "flat i R L; ids i R; places i R"
-_STEP: Final = "new_ids i R; new_places i R < ids places; ids = new_ids; places = new_places"
+_PAST: Final = ("logits f R V; log_probs f R V; top_scores f Q; top_running i Q L; top_beams c Q N")
+_LATER: Final = "flat i R L; ids i R"
+_STEP: Final = "new_ids i R < ids; ids = new_ids"
+_PLACED: Final = "new_ids i R; new_places i R < ids places; ids = new_ids; places = new_places"
+_PLACES: Final = "one i; step i R < one; next i R < step; positions i R F < next"
+_MASKED: Final = """
+one i; step i R < one; next i R < step; more i R F < next; fresh i R; new_mask i R F < fresh positions
+positions = more; old_mask = mask; mask = new_mask
+"""
 _SCORES: Final = """
-one i; step i R < one; next i R < step; positions i R F < next; logits f R V; log_probs f R V < output; log_probs f R V
+logits f R V; log_probs f R V < output; log_probs f R V
 new_scores f Q, best i Q; which i Q; at i Q N; new_beams c Q N < at; at i Q L; new_running i Q L < at; tokens i Q
 row i B; offset i B < row; at i Q < best which tokens offset at; top_scores = new_scores; top_running = new_running
 top_beams = new_beams; done b Q; longest b Q; done b Q < longest; found b Q; longest b Q < found; done b Q < longest
@@ -89,44 +95,48 @@ def search(t: Trace, forward: Callable[[], Outputs]) -> Outputs:
     """A pass, ``forward``, and the step of beam search that follows it; what that keeps is cached."""
     w, (beams, prompt, new) = t.workload, t.workload.search
     rows, so_far = w.rows, w.past + w.seq
-    first = so_far == prompt
+    first, placed, masked = so_far == prompt, t.model.encoder is None, w.padded
     own = _Locals(t, {
         "B": w.batch, "K": beams, "R": rows, "T": 2 * beams, "Q": 2 * rows, "M": 3 * rows, "L": prompt + new, "N": new,
-        "P": prompt, "E": so_far, "F": so_far + 1, "H": rows if first else 2 * rows, "V": t.model.vocab})
+        "P": prompt, "D": so_far - 1, "E": so_far, "F": so_far + 1, "H": rows if first else 2 * rows,
+        "V": t.model.vocab})
     with t.scope("beams"):
         if first:
             own.run(f"{_ON_CPU if w.kernels == 'cpu' else _MASK}; {_STATE}; ids i R P")
         else:
-            own.run(f"{_MASK}; {_STATE}; {_PAST}" + f"; {_LATER}" * (so_far > prompt + 1), past=True)
+            own.run(f"{_MASK}; {_STATE}; {_PAST}" + "; positions i R E" * placed + "; mask i R E" * masked, past=True)
+            if so_far > prompt + 1:
+                own.run(_LATER + "; places i R" * placed + "; old_mask i R D" * masked, past=True)
             own.free("flat")
             own.done(past=True)
-            own.run(_STEP)
+            own.run(_PLACED if placed else _STEP)
+            own.free("old_mask")
         own.done()
-    with t.frame(*((own.there.pop("ids"),) if first else ())):
+    with t.frame(*((own.there.pop("ids"),) if first else ()), name="pass"):
         made = forward()
     t.results, (own.there["output"],) = (), made.scores.logits
     caches = tuple(t.body)
     with t.scope("beams"):
-        own.run(_SCORES)
+        own.run(f"{_MASKED if masked else _PLACES if placed else ''}; {_SCORES}")
         own.free(*["flat", "was"] * first)
         own.run(_FINISHED)
         own.done()
-        _reordered(t, caches)
+        for layer in ("attention", "cross_attention"):
+            _reordered(t, caches, layer)
         own.run(_ENDED)
         own.done()
         t.op("state", "cache", reads=tuple(own.there.values()))
     return made._replace(scores=type(made.scores)())
 
 
-def _reordered(t: Trace, nodes: Iterable[Node]) -> None:
-    """A copy of every tensor that layers cache, in place of what it is of."""
+def _reordered(t: Trace, nodes: Iterable[Node], layer: str) -> None:
+    """A copy of every tensor that such layers cache, in place of what it is of."""
     for node in nodes:
         if isinstance(node, Op):
-            cached = (node.writes or node.reads) if node.kind.name == "cache" else ()
-            for x in cached:
+            for x in node.reads if node.kind.name == "cache" and node.layer == layer else ():
                 if x.role is not Role.INDEX:
                     t.op("cache", "elementwise", writes=(t.tensor(*x.shape, role=x.role, label=x.label),))
         elif any(op.kind.name == "cache" for op, _ in operations([node])):
             turns = isinstance(node, Repeat) and t.scope(node.path, calls=node.times, absolute=True, repeat=True)
             with turns or nullcontext():
-                _reordered(t, node.body)
+                _reordered(t, node.body, layer)

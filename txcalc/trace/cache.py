@@ -169,8 +169,7 @@ def _static(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tens
     with t.frame():
         held = [_cached(t, label, b, room, x.shape[-1]) for label, x in new]
         _number(t)
-        for each in held:
-            t.op("cache", "cache", reads=(each,))
+        t.op("cache", "cache", reads=tuple(held))
         if window is None or _fits(t, past + n, room):
             _places(t, n)
             return held[0], held[1]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -27,12 +29,22 @@ def target_ids(t: Trace) -> Tensor:
     return ids
 
 
-def outlives(t: Trace, memory: Tensor) -> None:
-    """``encoder_outputs``: what an encoder has made of the source, in this pass or before it, is there to the end."""
-    if t.workload.phase == "decode":
-        memory = t.tensor(memory.shape[0], t.workload.source_past, memory.shape[-1], label=memory.label, grad=False)
+def generating(t: Trace, encode: Callable[[], Tensor]) -> Tensor:
+    """``encoder_outputs`` of ``generate``: what an encoder has made of the source, in this pass or before it, is there
+    to the end. It runs before there are beams, each of which has a copy."""
+    run, ran = t.workload, t.workload.phase == "decode"
+    t.workload = run.replaced(beams=None)
+    with t.frame(), t.scope("", copies=1, calls=0, repeat=True) if ran else nullcontext():
+        found = memory = encode()
+        t.workload = run
+        if run.beams is not None:
+            found = t.tensor(run.rows, *memory.shape[1:], label=memory.label, grad=False)
+            memory = t.op("memory", "elementwise", reads=(memory,), writes=(found,))
+    if ran:
+        memory = t.tensor(run.rows, run.source_past, memory.shape[-1], label=memory.label, grad=False)
         t.op("memory", "past", writes=(memory,))
     t.op("memory", "cache", reads=(memory,))
+    return found
 
 
 def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, Tables]:

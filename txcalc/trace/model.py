@@ -62,7 +62,8 @@ def trace(
     if workload.freezes:
         t.frozen = Frozen(workload, low_rank.linear, packed.packing(t), merged=t.code.router not in ("", "dispatched"))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
-        made = search(t, partial(_forward, t, spec)) if workload.beams else _forward(t, spec)
+        before = _memory(t, spec, spec.encoder) if workload.beams and spec.encoder else None
+        made = search(t, partial(_forward, t, spec, before)) if workload.beams else _forward(t, spec)
         for x in (made.hidden, made.pooled, *made.scores.all):
             if x is not None and own.holds_outputs and workload.beams is None:
                 t.hold(x)
@@ -73,7 +74,7 @@ def trace(
     return t
 
 
-def _forward(t: Trace, spec: Model) -> Outputs:
+def _forward(t: Trace, spec: Model, memory: Tensor | None = None) -> Outputs:
     with t.frame(unit=t.workload.implementation != "transformers"):
         pooled, prefix = (None, None) if spec.tower is None else _tower(t, spec, spec.tower)
         if prefix is not None:
@@ -87,21 +88,16 @@ def _forward(t: Trace, spec: Model) -> Outputs:
             x, ids = _input(t, spec, spec, n, spec.vocab)
             x = _stack(t, spec, spec, x, cached=is_causal(spec), ids=ids, prefix=prefix, types=types)
         else:
-            x = _encoder_decoder(t, spec, spec.encoder)
+            x = _encoder_decoder(t, spec, spec.encoder, memory)
         return top(t, spec, t.hold(x), pooled)
 
 
-def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
-    until: Call = "pass" if t.code.targets else ""  # outputs hold what was made of the source, and their caller targets
+def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder, memory: Tensor | None) -> Tensor:
     first = encoder_stages(t.whole, t.layout.stages)
     asked = t.code.targets if t.stage == first and t.workload.keeps else ""  # else they are given
-    made = t.hold(encoder_decoders.target_ids(t), until) if asked == "first" else None
+    made = t.hold(encoder_decoders.target_ids(t), "pass") if asked == "first" else None
     if t.stage < first or t.layout.pp == 1:
-        ran = t.workload.phase == "decode" and t.code.targets
-        with t.scope("", copies=1, calls=0, repeat=True) if ran else nullcontext():
-            memory = _memory(t, spec, encoder, until)
-        if t.code.targets and not t.workload.keeps:
-            encoder_decoders.outlives(t, memory)
+        memory = memory or _memory(t, spec, encoder)
         if t.stage < first:
             return memory
     else:
@@ -113,7 +109,7 @@ def _encoder_decoder(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
         with t.scope("decoder"):
             return _stack(t, spec, spec, _received(t, t.workload.seq, spec.d_model, first), cached=True, memory=memory)
     shared = t.layout.pp == 1 and encoder.input.kind == "tokens" and spec.source_vocab is None
-    made = t.hold(encoder_decoders.target_ids(t), until) if asked == "after source" else made
+    made = t.hold(encoder_decoders.target_ids(t), "pass") if asked == "after source" else made
     target, ids = _input(t, spec, spec, t.workload.seq, spec.vocab, tied=shared, ids=made)
     if spec.unused_table:
         ops.parameter(t, "unused_table", spec.vocab, embedding_width(spec), kind="embedding")
@@ -130,8 +126,14 @@ def _received(t: Trace, n: Number, d: Number, stage: int = 0) -> Tensor:
     return x
 
 
-def _memory(t: Trace, spec: Model, encoder: Encoder, until: Call) -> Tensor:
+def _memory(t: Trace, spec: Model, encoder: Encoder) -> Tensor:
     """An encoder's hidden states, or those of its stage."""
+    if t.code.targets and not t.workload.keeps:
+        return encoder_decoders.generating(t, partial(_encoded, t, spec, encoder, ""))
+    return _encoded(t, spec, encoder, "pass" if t.code.targets else "")  # outputs hold it, and their caller targets
+
+
+def _encoded(t: Trace, spec: Model, encoder: Encoder, until: Call) -> Tensor:
     own = spec.source_vocab if encoder.input.kind == "tokens" else None
     name, rows = (embeddings.TABLE, spec.vocab) if own is None else ("source_embedding", own)
     n = t.workload.source_new
@@ -234,9 +236,7 @@ def _stack(
         else:
             if not t.received(x):
                 x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
-            if not t.code.holds_inputs:
-                t.hold(x)
-            x = neighbours.padded(t, stack, x)
+            x = neighbours.padded(t, stack, x if t.code.holds_inputs else t.hold(x))
             around = around._replace(table=_table(t, stack, around, x))
         if positions is not None:
             x, made = tables.tables(t, stack, x, positions, tables.rotated(stack), cached=cached)
