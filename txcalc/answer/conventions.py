@@ -157,6 +157,8 @@ _PRECISION = {
     "amp": "weights are fp32 and products run on 16-bit copies of them, as torch.autocast makes and keeps them; norms, "
            "softmax and sums are in fp32 where PyTorch's lists for these kernels say so",
     "bf16": "weights, activations and gradients are all in bf16",
+    "float8": "as in bf16, but linear layers cast what they multiply to float8, with a scale of each tensor, as "
+              "torchao 0.18 does without torch.compile",
     "mixed": "weights, activations and gradients are in 16 bits, beside an fp32 master of the weights",
     "fp32": "weights, activations and gradients are all in fp32",
 }

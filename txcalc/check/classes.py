@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from txcalc.check.measure import maker
 from txcalc.check.measure_kept import Kept, kept_by
 from txcalc.check.measure_modes import LiveMode
-from txcalc.check.measure_trained import with_peft
+from txcalc.check.measure_trained import with_float8, with_peft
 from txcalc.check.reference.layers import contexts
 from txcalc.huggingface.families import FAMILIES
 from txcalc.spec.errors import SpecError
@@ -65,7 +65,7 @@ def _step(
     config: Config, batch: int, seq: int, device: str, *, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, attention: str = "sdpa", experts: str | None = None,
     dropout: float | None = None, autocast: torch.dtype | None = None,
-    recompute: bool | str = False,
+    recompute: bool | str = False, float8: bool = False,
     lora: Mapping[str, Any] | None = None, dora: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """A model, and its forward pass to the loss."""
@@ -79,6 +79,8 @@ def _step(
     if recompute:
         model.activation_checkpointing_enable({"use_reentrant": False} | ({} if recompute is True else {
             "context_fn": contexts("ops")}))
+    if float8:
+        with_float8(model)
     if (adapter := lora or dora) is not None:
         with_peft(model, adapter, dora=dora is not None)
     given = _inputs(model, batch, seq, source_seq, device, dtype)

@@ -189,6 +189,8 @@ class LiveMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live: dict[int, weakref.finalize[Any, Any]] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if any(each.__module__.startswith("torchao.") for each in types):  # what they wrap is seen, as they are run
+            return NotImplemented
         given = {storage_of(x) for x in tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
         out = func(*args, **(kwargs or {}))
         before = self.now

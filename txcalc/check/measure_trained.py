@@ -16,7 +16,7 @@ from txcalc.spec.model import Model
 
 Trained = Mapping[str, Any]
 """The fields ``lora``, ``dora`` and ``freeze`` of a workload; ``peft``: whose adapters they are; those of ``dora``
-always are. ``packed``: bitsandbytes' format of linear layers."""
+always are. ``packed``: bitsandbytes' format of linear layers, ``float8``: torchao runs them."""
 
 
 def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Reference:
@@ -28,6 +28,8 @@ def build(model: Model, *, trained: Trained | None = None, **how: Any) -> Refere
     adapters.freeze(paths, trained.get("freeze") or ())
     if (packed := trained.get("packed")) is not None:
         _pack(root, packed)
+    if trained.get("float8"):
+        with_float8(root)
     if adapter is not None and not trained.get("peft") and "dora" not in trained:
         adapters.adapt(root, paths, adapter)
     elif adapter is not None:
@@ -50,6 +52,13 @@ def with_peft(root: nn.Module, adapter: Mapping[str, Any], *, dora: bool = False
     with first.device, patch.object(nn.Module, "to", lambda module, *_, **__: module):
         peft.get_peft_model(root, config, autocast_adapter_dtype=not adapter.get("dtype"))
     torch.set_default_dtype(own)
+
+
+def with_float8(root: nn.Module) -> None:
+    """Let torchao run linear layers in float8."""
+    from torchao.float8 import convert_to_float8_training
+
+    convert_to_float8_training(root)
 
 
 def _pack(root: Reference, name: str) -> None:

@@ -148,10 +148,10 @@ RUN: Final[Mapping[str, Row]] = {
                    "expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
                   "adam-mixed."),
-    "precision": Row("HOW", "In training: amp (autocast over fp32 weights), bf16, mixed (an fp32 master), fp32, or "
-                     "none, as if it were not given. Default: amp in memory and fit, or bf16 with a note where "
-                     "autocast is not proved; in all other commands, and beside another --dtype, --weights, --fsdp or "
-                     "--gpus, as these say."),
+    "precision": Row("HOW", "In training: amp (autocast over fp32 weights), bf16, mixed (an fp32 master), fp32, float8 "
+                     "(bf16 with torchao's linear layers), or none, as if it were not given. Default: amp in memory "
+                     "and fit, or bf16 with a note where autocast is not proved; in all other commands, and beside "
+                     "another --dtype, --weights, --fsdp or --gpus, as these say."),
     "loss": Row("HOW", "In training, cross-entropy of the logits as they are (plain), of a copy in fp32, of a copy of "
                 "each of N chunks (chunked:N; by torch.compile: compiled:N), or fused with the head. Default fp32."),
     "recompute": Row("WHAT", "In training, what the backward pass runs once more in place of keeping it: none, "

@@ -12,7 +12,8 @@ from txcalc.spec.facts import is_causal, located_blocks, projects_by_experts, un
 from txcalc.spec.layers import AttentionBias, DenseBias
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
 from txcalc.spec.words import form
-from txcalc.trace.layout import FOLDED
+from txcalc.trace.implementations import TRANSFORMERS, features
+from txcalc.trace.layout import FOLDED, WHOLE
 from txcalc.trace.rank import RECEIVED
 from txcalc.trace.record import Trace, joined
 from txcalc.trace.tensors import Role
@@ -94,6 +95,20 @@ LAYERS: Final[Rows] = (
     ("scores of values", lambda b: getattr(b.attention, "kept_keys", None) is not None),
     ("a mix with the token before", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
+)
+_EIGHT: Final = frozenset().union(*(TRANSFORMERS[name].has for name in ("qwen3", "olmo2", "gpt2")), {
+    "attention.window", "position.dim", "norm.placement sandwich", "norm.placement post", "residual parallel",
+    "embedding_norm", *(f"feed_forward.activation {each}" for each in ("relu", "relu2", "quick_gelu", "gelu"))})
+FLOAT8: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
+    ("frozen weights", lambda t: t.frozen is not None),
+    ("weights that ranks share", lambda t: t.layout != WHOLE),
+    ("layers recomputed in part", lambda t: t.workload.recompute not in (None, "none", "full")),
+    ("a loss in chunks, compiled or fused", lambda t: t.workload.loss not in (None, "plain", "fp32")),
+    ("attention of single operations in plain PyTorch", lambda t: t.workload.implementation == "torch" and (
+        t.workload.attention != "flash" or any(kernel != "flash" for kernel, _ in t.kernels))),
+    ("joined matrices", lambda t: t.code.qkv != "apart" and t.code.linear != "columns"),
+    ("such a model", lambda t: not features(t.model) <= _EIGHT | (
+        TRANSFORMERS["mixtral"].has if t.workload.implementation == "transformers" else frozenset())),
 )
 AUTOCAST: Final[Rows] = (
     ("a cell", lambda b: _is_cell(b)),
@@ -200,6 +215,8 @@ def unproved(trace: Trace) -> str:
     found += ["a pipeline of sharded weights that goes back in halves (--schedule 1f1b would do)"] * (
         piped and trace.layout.order in ("zb", *FOLDED))
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]
+    if trace.workload.precision == "float8":
+        found += [f"float8 with {what}" for what, has in FLOAT8 if has(trace)]
     if trace.workload.precision == "amp":
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]
         found += ["autocast over a bias and a fused loss"] * (

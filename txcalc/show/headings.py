@@ -102,7 +102,7 @@ def dtypes(workload: Workload) -> str:
         return f"{workload.precision}: {workload.dtype} over fp32"
     weights = f", weights {workload.weights}" if workload.weights not in (None, workload.dtype) else ""
     cache = f", {KV_CACHE} {workload.kv_dtype}" if workload.kv_dtype != workload.dtype else ""
-    return workload.dtype + weights + cache
+    return workload.dtype + (", products in float8" if workload.precision == "float8" else "") + weights + cache
 
 
 def policy(workload: Workload) -> list[str]:

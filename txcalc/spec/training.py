@@ -66,6 +66,6 @@ def check_precision(w: Any) -> None:
         raise SpecError(f"a {w.phase} pass trains nothing; --dtype is what it is computed in", field="precision")
     if w.weights is not None:
         raise SpecError(f"weights are stored as {w.weights}: give one of --precision and --weights", field="precision")
-    fits = {"amp": ("bf16",), "bf16": ("bf16",), "fp32": ("fp32",)}.get(w.precision or "", ("bf16", "fp16"))
+    fits = {"mixed": ("bf16", "fp16"), "fp32": ("fp32",)}.get(w.precision, ("bf16",))
     if w.dtype not in fits:
         raise SpecError(f"{w.precision} computes in {' or '.join(fits)}, and --dtype is {w.dtype}", field="precision")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from txcalc.trace import packed
+from txcalc.trace import float8, packed
 from txcalc.trace.autocast import Operator, autocast, widest
 from txcalc.trace.kinds import Name
 from txcalc.trace.record import Part, Trace
@@ -89,6 +89,10 @@ def dense(
 ) -> Tensor:
     """The same without adapters."""
     *lead, d_in = x.shape
+    if float8.converts(t, kind):
+        with t.frame(x):
+            y = float8.linear(t, name, x, d_out, tied=tied, kind=kind, part=part, copied=copied)
+            return add(t, y, learned(t, f"{name}.bias", (d_out,), d_out, how="same"), name) if bias else y
     weights = ({} if tied else {"weight": (d_out, d_in)}) | ({"bias": (d_out,)} if bias else {}) if weighs else {}
     own, given = tied or f"{t.path(name)}.weight", x
     product = Product(1, prod(lead), d_out, d_in, backward=t.trains(own, kind) + t.needs(x))

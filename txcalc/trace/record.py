@@ -75,8 +75,9 @@ class Op(NamedTuple):
 
     @property
     def saves_own(self) -> bool:
-        """Whether autograd saves something that it makes, so that it must have run."""
-        return not {x.id for x in self.saves}.isdisjoint(x.id for x in self.writes)
+        """Whether autograd saves something that it makes, or a function of Python does, so that it must have run."""
+        return not {x.id for x in self.saves}.isdisjoint(x.id for x in self.writes) or any(
+            x.role is Role.FLOAT8 for x in self.reads)
 
     @property
     def params(self) -> Number:

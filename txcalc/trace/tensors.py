@@ -19,6 +19,8 @@ class Role(Enum):
     ACTIVATION = "activation"
     WEIGHT = "weight"  # in the dtype of the weights that are trained
     FLOAT32 = "float32"
+    FLOAT64 = "float64"
+    FLOAT8 = "float8"
     STATISTIC = "statistic"
     INDEX = "index"
     COUNT = "count"  # in 32 bits

@@ -29,13 +29,13 @@ Masked = Literal["counted", "skipped"]
 Latents = Literal["absorbed", "expanded"]
 Implementation = Literal["torch", "transformers", "megatron", "nanotron"]
 Kernels = Literal["cuda", "cpu"]
-Precision = Literal["amp", "bf16", "mixed", "fp32"]
+Precision = Literal["amp", "bf16", "mixed", "fp32", "float8"]
 Recipe = Literal["adam-mixed", "adam-mixed-fp32-grads", "adam-fp32", "sgd-momentum-fp32"]
 OptimizerKernel = Literal["foreach", "fused", "loop"]
 BYTES: dict[DType, int] = {"fp32": 4, "fp16": 2, "bf16": 2}
 
 _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.COUNT: 4, Role.HOST: 8, Role.BOOL: 1,
-                  Role.PARAMETER: 0}
+                  Role.PARAMETER: 0, Role.FLOAT64: 8, Role.FLOAT8: 1}
 
 RECOMPUTE: Final = ("none", "full", "full:K", "selective", "ops", "ops:K")
 """What the backward pass runs once more: nothing, every layer, every K layers together, attention's core, or of every
