@@ -326,6 +326,29 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
             "window_size": [2, 3, 5], "global_attn_indexes": [[1, 3], [0, 2], []], "hidden_act": ["gelu", "relu"]}],
         TIED)
        for name in ("got_ocr2", "pp_chart2table")},
+    "muse_glimmer": ([{
+        "vocab_size": [101], "hidden_size": [32], "intermediate_size": [37], "num_hidden_layers": [3, 5],
+        "num_attention_heads": [4], "num_key_value_heads": [1, 2], "head_dim": [6, 8], "sliding_window": [5],
+        "attention_bias": [True, False], "max_position_embeddings": [97], "layer_rope_theta": [None],
+        "hidden_activation": ["silu", "gelu"], "tie_word_embeddings": [True, False],
+        "final_logit_softcapping": [20.0]}], [{
+            "hidden_size": [24], "intermediate_size": [17], "num_hidden_layers": [1, 5],
+            "num_attention_heads": [1, 2], "patch_size": [5, 6], "pos_emb_height": [4], "pos_emb_width": [4],
+            "patch_temporal": [1, 2], "merge_size": [2], "hidden_act": ["gelu", "relu"],
+            "layer_types": [None]}],
+        TIED | {"out_hidden_size": [96], "projector_hidden_size": [13, 19],
+                "projector_hidden_act": ["gelu", "relu"]}),
+    "step3p7": ([{
+        "vocab_size": [101], "hidden_size": [32], "intermediate_size": [37], "num_hidden_layers": [4],
+        "num_attention_heads": [4], "num_key_value_heads": [2], "head_dim": [6, 8], "sliding_window": [5],
+        "attention_bias": [True, False], "mlp_bias": [False], "max_position_embeddings": [97],
+        "num_sliding_attention_heads": [None, 6], "moe_intermediate_size": [11, 13], "n_routed_experts": [5, 7],
+        "num_experts_per_tok": [1, 2], "share_expert_dim": [17, 19], "tie_word_embeddings": [True, False],
+        "layer_types": [None, ["full_attention", "sliding_attention", "sliding_attention", "full_attention"]],
+        "mlp_layer_types": [None, ["dense", "sparse", "sparse", "dense"]]}], [{
+            "hidden_size": [16, 24], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2],
+            "mlp_ratio": [1.5, 2.0], "num_channels": [1, 3], "image_size": [24, 28], "patch_size": [4],
+            "hidden_act": ["gelu", "quick_gelu"]}], TIED | {"projector_bias": [True, False]}),
     "qwen3_asr": (
         text("qwen3", hidden_size=[24]),
         [{k: [v] for k, v in GRID.items()} | {"encoder_layers": [1, 3], "d_model": [12, 20], "output_dim": [24],

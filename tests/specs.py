@@ -212,8 +212,8 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
     own = own.map(uncapped if by_distance else of_softmax if position["kind"] in ("alibi", "relative") else dict)
     own = own.map(lambda block: block if in_inputs(position) else {**block, "shared_block": None})
     stack: dict[str, Any] = {
-        "position": position, "embedding_norm": draw(flags), "final_norm": draw(flags),
-        **draw(own),
+        "position": position, "embedding_norm": draw(flags), "embedding_norm_scale": draw(flags),
+        "final_norm": draw(flags), **draw(own),
     }
     shared_bias = position["kind"] in ("relative", "transformer-xl") and not position.get("per_layer", by_distance)
     if shared_bias or draw(st.integers(0, 2)):

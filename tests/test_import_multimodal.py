@@ -56,7 +56,8 @@ PART_TYPES = {name: f"{name}_vision" for name in (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
     "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3",
     "gemma4_unified", "minimax_m3_vl", "ovis2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "lfm3_vl",
-    "hunyuan_vl", "got_ocr2", "pp_chart2table")} | {
+    "hunyuan_vl", "got_ocr2", "pp_chart2table", "muse_glimmer")} | {
+    "step3p7": "step3p5_vision",
     "qwen2_5_omni_thinker": "qwen2_5_omni_vision_encoder", "janus": "janus_vision_model",
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_vision_encoder",
     **{name: f"{name}_encoder" for name in SOUNDS}, "moss_transcribe_diarize": "moss_transcribe_diarize_audio",
@@ -64,7 +65,7 @@ PART_TYPES = {name: f"{name}_vision" for name in (
     "llama4": "llama4_vision_model", "musicflamingo": "audioflamingo3_encoder",
     "cosmos3_omni": "qwen3_vl_vision", "glmga": "glm4v_vision"}
 TEXT_PARTS = {"qwen3_omni_moe_thinker": "qwen3_omni_moe_text", "qwen2_5_omni_thinker": "qwen2_5_omni_text",
-              "cosmos3_omni": "qwen3_vl_text",
+              "cosmos3_omni": "qwen3_vl_text", "step3p7": "step3p5",
               "kosmos-2": "kosmos_2_text_model", "kosmos-2.5": "kosmos_2_5_text_model"}
 
 

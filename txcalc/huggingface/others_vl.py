@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from txcalc.huggingface.build import ACTIVATIONS, Data
+from txcalc.huggingface.build import ACTIVATIONS, Data, layered
 from txcalc.huggingface.config import IRRELEVANT, Config
-from txcalc.huggingface.decoder import decoder
+from txcalc.huggingface.decoder import GROUPED, NO_ROPE, decoder
 from txcalc.huggingface.encoder import HEADS
+from txcalc.huggingface.layerwise import all_but, listed_kinds, where, windows
 from txcalc.huggingface.multimodal import (
     TILES,
     family_of,
@@ -19,9 +20,9 @@ from txcalc.huggingface.multimodal import (
     text_stack,
     whole_squares,
 )
-from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, flag, gated, given, read
+from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, flag, gated, given, number, read
 from txcalc.huggingface.staged import MERGES, listed
-from txcalc.huggingface.vision import SIDE, attention, images, patches, qkv, side_of, vit_tower
+from txcalc.huggingface.vision import SIDE, attention, images, patches, qkv, rotates_both_ways, side_of, vit_tower
 from txcalc.spec.errors import shown
 
 
@@ -188,7 +189,56 @@ def _janus(c: Config, kind: str) -> Data:
     return {**spec, "autoencoder": encoder, "tower": {**tower, "projector": projector}}
 
 
+def _last_of_four(c: Config, layers: int) -> list[bool]:
+    return [(layers - 1 - i) % 4 == 0 for i in range(layers)]
+
+
+def _unrotated(c: Config, layers: int) -> list[bool]:
+    """Layers without positions: whose base is 0, or every fourth, counted from the last."""
+    listed = c.take("layer_rope_theta", default=None)
+    if listed is None:
+        return _last_of_four(c, layers)
+    if not isinstance(listed, list) or len(listed) != layers:
+        raise c.error("layer_rope_theta", f"must be a list of {layers} entries, one per layer")
+    return [not theta for theta in listed]
+
+
+_MUSE_TEXT: Final = decoder(
+    {}, norm="sandwich", qk_norm={**RMS, "over": "head", "scale": False}, softcap=number("final_logit_softcapping"),
+    attention={**GROUPED, "output_gate": True, "gate_bias": "none"}, feed_forward=gated(act="hidden_activation"),
+    embedding_norm=True, embedding_norm_scale=False, ignore="qk_scale_factor output_multiplier post_norm_eps",
+    layers=[windows(all_but(_last_of_four)), where(_unrotated, {"attention": NO_ROPE})])
+
+
+def _muse_glimmer(c: Config, kind: str) -> Data:
+    """Patches of an image as large as the table of positions, merged, through two layers and the text's own norm."""
+    text, _ = part_of(c, "text_config", "muse_glimmer_text", only=True)
+    image, _ = part_of(c, "vision_config", "muse_glimmer_vision", only=True)
+    spec = _MUSE_TEXT.build(text, "lm")
+    softcap, tied = spec["head"].get("softcap"), c.flag("tie_word_embeddings")
+    text.ignore("tie_word_embeddings")
+    text.finish()
+    side, merge, patch = image.size("pos_emb_height"), image.size("merge_size"), side_of(image, "patch_size")
+    image.only("pos_emb_width", side)
+    image.ignore("max_position_embeddings")
+    tower = vit_tower(image, embedding_norm=True, position={"kind": "learned", "size": side**2}, input={
+        "kind": "patches", "image": side * patch, "patch": patch, "bias": False, "class_tokens": 0,
+        "channels": 3 * image.size("patch_temporal")})
+    rotates_both_ways(image, "num_attention_heads", tower["d_model"])
+    whole_squares(image, "merge_size", tower, merge)
+    whole = listed_kinds(image, "layer_types", tower["layers"], lambda _, layers: [
+        (i + 1) % 4 == 0 or i == layers - 1 for i in range(layers)], "window_attention", "full_attention")
+    image.finish()
+    c.only("out_hidden_size", tower["d_model"] * merge**2)
+    layer = {"width": c.size("projector_hidden_size"), "activation": c.choice("projector_hidden_act", ACTIVATIONS)}
+    tower = layered(tower, [{} if full else {"attention": {"image_window": side}} for full in whole])
+    head = head_of(kind, tied) | ({"softcap": softcap} if softcap and kind == "lm" else {})
+    return {**spec, "head": head, "tower": {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}}
+
+
 ROWS: Final[Rows] = {
+    "muse_glimmer": Family(_muse_glimmer, seeing_classes("MuseGlimmer"), (
+        "muse_glimmer_text", "muse_glimmer_vision")),
     # Fuyu has no tower, nor has Gemma 4's 12B model.
     "fuyu": Family(_fuyu, {"FuyuForCausalLM": "lm", "FuyuModel": "none"}),
     "gemma4_unified": Family(_gemma4_unified, seeing_classes("Gemma4Unified"), ("gemma4_unified_vision",)),

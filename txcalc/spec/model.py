@@ -124,7 +124,8 @@ class Stack(Sublayers):
     input: Input = TokenInput()
     position: Position
     embedding_norm: Annotated[Flag, "a norm on the summed embeddings"] = False
-    layer_scale: Annotated[Flag, "each sublayer's output times a learned vector (CaiT)"] = False
+    embedding_norm_scale: Annotated[Flag, "false: that norm has no weights (Muse Glimmer)"] = True
+    layer_scale: Annotated[Flag, "a sublayer's output, where it is added, times a learned vector (CaiT)"] = False
     residual_scale: Annotated[Flag, "what a sublayer's output is added to, times a learned vector (Doge)"] = False
     streams: Annotated[Size | None, "residuals side by side, of which a sublayer reads a mix (arXiv 2409.19606)"] = None
     final_norm: Annotated[Flag, "a norm after the last block"] = True

@@ -149,7 +149,8 @@ def embed(
         x = ahead.opened(t, stack, x)
         with t.frame(x):
             if stack.embedding_norm:
-                x = norms.norm(t, "embedding_norm", x, stack.norm)
+                own = {} if stack.embedding_norm_scale else {"scale": False, "bias": False}
+                x = norms.norm(t, "embedding_norm", x, stack.norm.replaced(**own))
             if t.code.drops != "no" and made is None:
                 x = ops.dropout(t, "embedding_dropout", x)
         if project and spec.embedding_projection == "sum":

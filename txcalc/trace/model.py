@@ -378,15 +378,15 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
         h = norms.before(t, name, read, block) if place in ("pre", "sandwich") else read
         if t.code.holds_sublayers == "layer" or (local and attends):
             t.hold(h)
-        y = _scaled(t, stack, name, _sublayer(t, name, block, around, h, read))
+        y = _sublayer(t, name, block, around, h, read)
+        y = y if block.residual == "none" else _scaled(t, stack, name, y)
         y = tanh_gated(t, f"{name}_gate", y) if block.tanh_gates else y
         if place == "res-post":
             y = norms.norm(t, f"{name}_norm", y, block.norm)
         elif place == "sandwich":
             y = norms.norm(t, f"{name}_post_norm", y if t.code.rebinds else t.hold(y), block.norm)
         with t.frame(*((y,) if t.code.drops == "residual" else ())):
-            if t.code.drops == "residual":
-                y = ops.dropout(t, f"{name}_dropout", y)
+            y = ops.dropout(t, f"{name}_dropout", y) if t.code.drops == "residual" else y
             add = ops.add if weights is None else partial(added, weights=weights)
             x = ops.scale(t, f"{name}_residual", x) if stack.residual_scale else x
             x = y if block.residual == "none" else add(t, x, y)

@@ -174,7 +174,8 @@ class Block(nn.Module):
         self.gated = block.tanh_gates
         self.placement, self.shared_norm, self.parallel = norm.placement, norm.shared, block.residual == "parallel"
         self.mixed, self.alone, self.skipped = block.residual == "mixers", alone, alone and skipped(block)
-        self.scaled, self.bare, self.replaces = scaled, not norm.on_attention, block.residual == "none"
+        self.scaled, self.bare = scaled and block.residual != "none", not norm.on_attention
+        self.replaces = block.residual == "none"
         use = block.shared_block
         self.shared = None if use is None or shared is None else SharedUse(use, d_model, shared[str(use.index)])
         own, recurrent, cross = block.attention, block.recurrent, block.cross_attention

@@ -12,8 +12,8 @@ from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
 _SUBLAYERS = {"shared_block", "attention", "recurrent", "cross_attention", "feed_forward", "adapter",
               "convolution", "bottleneck", "tanh_gates", "norm", "residual"}
 _STACK = _SUBLAYERS | {
-    "layers", "input", "position", "embedding_norm", "layer_scale", "residual_scale", "streams", "final_norm",
-    "causal_mask", "share_layers", "groups",
+    "layers", "input", "position", "embedding_norm", "embedding_norm_scale", "layer_scale", "residual_scale", "streams",
+    "final_norm", "causal_mask", "share_layers", "groups",
 }
 _CELL = {"kind", "hidden", "bias", "bidirectional", "attends", "initial"}
 _NORM = {"kind", "scale", "bias", "eps"}

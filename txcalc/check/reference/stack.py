@@ -95,7 +95,8 @@ class StackModules(nn.Module):
         self.type_embedding = nn.Embedding(types, width) if types else None
         tasks = model.task_types if self.reads_tokens else 0
         self.task_embedding = nn.Embedding(tasks, width) if tasks else None
-        self.embedding_norm = Normalization(stack.norm, width) if stack.embedding_norm else nn.Identity()
+        own = stack.norm if stack.embedding_norm_scale else stack.norm.replaced(scale=False, bias=False)
+        self.embedding_norm = Normalization(own, width) if stack.embedding_norm else nn.Identity()
         self.embedding_dropout = dropout_or_nothing(options.dropout)
         self.token_tables = nn.ModuleList(nn.Embedding(table.rows, table.width or width) for table in tables)
         self.lookups = [0 if table.width is not None else table.lookups for table in tables]
