@@ -161,7 +161,7 @@ def _latents(spec: Model, workload: Workload) -> Latents | None:
 
 def _images(spec: Model, workload: Workload) -> int | None:
     if spec.tower is None and workload.images is not None:
-        raise SpecError(f"{spec.name} has no second stack that reads images", field="images")
+        raise SpecError(f"{spec.name} has no second stack that reads images or sounds", field="images")
     count: int | None = images(spec, workload)
     return count
 
@@ -174,7 +174,8 @@ def _check_images(spec: Model, workload: Workload) -> None:
     if needed > room:
         least = needed - (0 if field == "past" else workload.past)
         each = f" in each of {workload.batch:,} sequences" if workload.batch > 1 else ""
-        message = f"{workload.images:,} images are {needed:,} positions{each}; give --{field} {least} or more"
+        read = "sounds" if spec.tower is not None and spec.tower.input.kind == "frames" else "images"
+        message = f"{workload.images:,} {read} are {needed:,} positions{each}; give --{field} {least} or more"
         raise SpecError(message, field=field)
 
 

@@ -31,6 +31,11 @@ def stacks(spec: Fields) -> list[Fields]:
     return [stack for stack in (spec.get("encoder"), spec) if stack]
 
 
+def tower_input(spec: Fields) -> str:
+    """What a model's tower reads: an image or a sound."""
+    return "sound" if spec["tower"]["input"]["kind"] == "frames" else "image"
+
+
 def blocks(stack: Fields) -> list[Fields]:
     """Every distinct block of a stack; the stack itself when its layers are all alike."""
     groups = stack.get("groups")
@@ -111,7 +116,7 @@ def name(spec: Fields, path: str) -> Name:
     if pair:
         detail = " ".join(filter(None, (found.stack, detail)))
         plain = "self-attention" if plain == "attention" else plain
-    of = "images" if found.stack == "tower" else found.stack if pair and last == "attention" else ""
+    of = f"{tower_input(spec)}s" if found.stack == "tower" else found.stack if pair and last == "attention" else ""
     return Name(f"{plain}, {of}" if of else plain, detail)
 
 

@@ -61,7 +61,7 @@ def symbols(spec: Model, workload: Workload, *, lengths: bool = True) -> Symbols
     ``lengths``: an image's positions are one size, as in FLOPs and activations; otherwise its class tokens are, as in
     parameters. One new token in decoding stays the number 1.
     """
-    places = [*_model(spec), *_workload(workload)]
+    places = [*_model(spec), *_workload(spec, workload)]
     if lengths:
         places = [place for place in places if not place.path.endswith(".class_tokens")]
     named = _named(places)
@@ -94,18 +94,20 @@ def _model(spec: Model) -> Iterator[Place]:
         yield from _walk(spec.encoder, "encoder", "_e", ())
     yield from own
     if spec.tower is not None:
+        read = "sounds" if spec.tower.input.kind == "frames" else "images"
         for place in _walk(spec.tower, "tower", "", ()):
-            letter = Letter(f"{place.letter.letter}_v", f"{place.letter.meaning} (images)")
+            letter = Letter(f"{place.letter.letter}_v", f"{place.letter.meaning} ({read})")
             yield Place(place.path, letter, place.value)
 
 
-def _workload(workload: Workload) -> Iterator[Place]:
+def _workload(spec: Model, workload: Workload) -> Iterator[Place]:
     for name in workload.names():
         value = getattr(workload, name)
         if name == "seq" and value == 1 and workload.phase == "decode":
             continue
         if is_size(value):
-            yield Place(f"/{name}", _letter(name), value)
+            heard = name == "images" and spec.tower is not None and spec.tower.input.kind == "frames"
+            yield Place(f"/{name}", Letter("x", "sounds") if heard else _letter(name), value)
 
 
 def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Place]:

@@ -66,7 +66,7 @@ def workload_line(found: Comparison) -> list[str]:
     sources = {entry.workload.source_seq for entry in entries}
     shared = workload if len(sources) == 1 else workload.replaced(source_seq=None)
     shared = shared.replaced(layout=None) if _apart(entries) else shared
-    batch, seq, *rest = headings.run(shared, frozenset())
+    batch, seq, *rest = headings.run(shared, frozenset(), None, *(entry.model for entry in entries))
     if found.defaults:
         shortest = "shortest default" if len(entries) > 1 else "default"
         rest = [f"{part} ({shortest})" if part.endswith(" cached") and "past" in found.defaults else part

@@ -50,8 +50,8 @@ def blocks(curve: AttentionCurve) -> Iterator[b.Block]:
 
 def _run(curve: AttentionCurve) -> list[str]:
     """``batch 1 · bf16 · forward pass · one layer: layers.attention × 32``, in parts."""
-    lengths = headings.lengths(curve.workload, frozenset())
-    run = [part for part in headings.run(curve.workload, frozenset()) if part not in lengths]
+    lengths = headings.lengths(curve.workload, frozenset(), curve.model)
+    run = [part for part in headings.run(curve.workload, frozenset(), None, curve.model) if part not in lengths]
     one = "one new token at the end of seq" if curve.workload.phase == "decode" else ""
     times = f" × {units.exact(curve.layer.times)}" if curve.layer.times > 1 else ""
     others = [f"also {layer.path}" for layer in curve.other_layers]

@@ -43,7 +43,7 @@ def blocks(diff: Diff) -> Iterator[b.Block]:
 
 
 def _side(side: Side) -> list[str]:
-    run = headings.run(side.workload, frozenset(), side.attention or side.workload.attention)
+    run = headings.run(side.workload, frozenset(), side.attention or side.workload.attention, side.model)
     return [part for part in (*headings.origin(side.model), *run) if part]
 
 

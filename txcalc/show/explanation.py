@@ -16,7 +16,8 @@ def blocks(e: Explanation) -> Iterator[b.Block]:
     """What a reader sees of an explanation."""
     scale = scale_of(e.unit)
     _, *about = headings.identity(e.model)
-    run = [] if e.quantity in ("params", "active-params") else headings.run(e.workload, frozenset(), e.kernel)
+    run = [] if e.quantity in ("params", "active-params") else headings.run(
+        e.workload, frozenset(), e.kernel, e.model)
     yield b.Title(f"{e.model.name}: {e.title}", about, ((headings.origin(e.model), "dim"), (run, "")), level=1)
     mark = MARKS[e.kind]
     yield b.Facts("Total", [b.Fact(e.title[:1].upper() + e.title[1:], b.Number(e.total, scale), mark)], level=1)

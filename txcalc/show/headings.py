@@ -9,7 +9,7 @@ from txcalc import units
 from txcalc.answer.conventions import Convention
 from txcalc.answer.report import ModelInfo, Totals
 from txcalc.count.labels import KV_CACHE
-from txcalc.explain.naming import Fields, blocks, stacks
+from txcalc.explain.naming import Fields, blocks, stacks, tower_input
 from txcalc.trace.workload import Workload
 
 _PHASES: Final = {"forward": "forward pass", "training": "training step", "prefill": "prefill", "decode": "decode"}
@@ -54,14 +54,14 @@ _CODE: Final = {"torch": "plain PyTorch's", "transformers": "transformers'", "me
                 "nanotron": "nanotron's"}
 
 
-def run(workload: Workload, defaults: frozenset[str], attention: str | None = None) -> list[str]:
+def run(workload: Workload, defaults: frozenset[str], attention: str | None, *models: ModelInfo) -> list[str]:
     """``batch 1 · seq 1,024 · bf16 · forward pass · flash attention · plain PyTorch's CUDA kernels``, in parts.
 
-    ``attention``: what it runs as, where that is one thing.
+    ``attention``: what it runs as, where that is one thing. ``models``: those that run.
     """
     return [
         f"batch {units.exact(workload.batch)}" + f" of {workload.search[0]} beams" * (workload.beams is not None),
-        *lengths(workload, defaults),
+        *lengths(workload, defaults, *models),
         dtypes(workload),
         _PHASES[workload.phase],
         "" if workload.layout is None else str(workload.layout),
@@ -79,8 +79,10 @@ def kernel(workload: Workload, attention: str) -> str:
     return f"{attention} attention{beside}"
 
 
-def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
-    """How many tokens are new, cached and read by an encoder, and how many images by a tower."""
+def lengths(workload: Workload, defaults: frozenset[str], *models: ModelInfo) -> list[str]:
+    """How many tokens are new, cached and read by an encoder, and how many images or sounds by a tower."""
+    what = {tower_input(model.spec) for model in models if model.spec.get("tower")}
+    one = what.pop() if len(what) == 1 else "input" if what else "image"
     default, each = " (default)", workload.lengths or ()
     own = [f"sequences of {', '.join(map(units.exact, each))}" if len(each) <= 8 else
            f"sequences of {units.exact(min(each))} to {units.exact(max(each))}"] if each else []
@@ -90,7 +92,7 @@ def lengths(workload: Workload, defaults: frozenset[str]) -> list[str]:
         *own,
         cached if workload.past or workload.phase == "decode" else "",
         f"source {units.exact(workload.source_seq)}" if workload.source_seq is not None else "",
-        "" if workload.images is None else _counted(workload.images, "image") if workload.images else "no images",
+        "" if workload.images is None else _counted(workload.images, one) if workload.images else f"no {one}s",
     ]
 
 
@@ -144,8 +146,7 @@ def _tower(spec: Fields) -> str:
     tower = spec.get("tower")
     if not tower:
         return ""
-    what = "sound" if tower["input"]["kind"] == "frames" else "image"
-    return f"{what} tower of {units.exact(tower['layers'])} layers"
+    return f"{tower_input(spec)} tower of {units.exact(tower['layers'])} layers"
 
 
 def _experts(spec: Fields) -> str:

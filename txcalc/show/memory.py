@@ -47,7 +47,7 @@ def title(of: Memory | Capacity, what: str, defaults: Collection[str]) -> b.Titl
     name, *about = headings.identity(of.model)
     after = "" if of.new is None else f": prefill, {units.exact(of.new)} new token{'s' * (of.new != 1)}"
     run = [f"inference{after}" if part == "prefill" else part
-           for part in headings.run(of.workload, frozenset(defaults), of.attention)]
+           for part in headings.run(of.workload, frozenset(defaults), of.attention, of.model)]
     if of.engine is not None:
         run = _started(of.engine, of.workload, defaults)
     return b.Title(f"{name}: {what}", about, ((headings.origin(of.model), "dim"), (run, "")), name=name)

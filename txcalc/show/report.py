@@ -23,7 +23,7 @@ def blocks(found: View | Report) -> Iterator[b.Block]:
     view = found if isinstance(found, View) else View(found)
     report = view.report
     name, *about = headings.identity(report.model)
-    run = headings.run(report.workload, view.defaults, report.attention)
+    run = headings.run(report.workload, view.defaults, report.attention, report.model)
     yield b.Title(name, about, ((headings.origin(report.model), "dim"), (run, "")))
     yield b.Facts("Totals", figures(view))
     yield b.Charts(lambda: _memory(report), level=1)
