@@ -298,6 +298,9 @@ def test_where_no_lever_is_enough_the_last_is_several_that_are_and_none_too_many
     (("gpt2", "--seq", "1024", "--new", "1"), "--seq: 1,025 tokens, but gpt2 has 1,024 learned positions"),
     (("bert-base", "--new", "2"), "--new: bert-base is an encoder and does not generate"),
     (("deepseek-v3.2", "--seq", "16"), None),
+    (("bert-base", "--kv-dtype", "fp8"), "--kv-dtype: bert-base is an encoder and caches no keys"),
+    (("gpt2", "--engine", "llama.cpp", "--weights", "awq"), "--weights: llama.cpp reads GGUF files, which have no awq: "
+     "q8_0, q4_k_m or their like would do"),
     (("gpt2", "--kv-dtype", "fp8"), "--kv-dtype: plain PyTorch caches in what it computes in; engines "
      "have other formats: give --engine"),
     (("jamba-v0.1", "--phase", "training"), None),

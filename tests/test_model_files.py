@@ -126,6 +126,7 @@ def test_a_gguf_file_and_a_longest_request_are_llama_cpps(tmp_path: Path) -> Non
     assert found.engine is not None
     assert (found.engine.name, found.engine.tokens, found.peak.kind) == ("llama.cpp", 512, "estimate")
     assert txcalc.memory(path).engine is None
+    assert [txcalc.fit(path, "24GB", **more).engine is None for more in ({}, {"seq": 256})] == [False, True]
 
 
 def test_a_gguf_in_parts(tmp_path: Path) -> None:

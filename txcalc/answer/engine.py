@@ -17,7 +17,7 @@ from txcalc.answer.engines import BUNDLES, names, of_file
 from txcalc.answer.frameworks import framed
 from txcalc.answer.memory import Alive, Held, Memory, Outside, Peak, Phase
 from txcalc.answer.report import PYTHON, Answer, Kind, ModelInfo, Origin, Provenance
-from txcalc.answer.serving import Gain, Serving, is_own, served, serving, tokens_of
+from txcalc.answer.serving import OPTIONS, Gain, Serving, is_own, served, serving, tokens_of
 from txcalc.count.entries import total
 from txcalc.count.flops import entries as flops
 from txcalc.spec.errors import SpecError
@@ -40,7 +40,7 @@ def capacity(
     **more: Any,
 ) -> Answer[Capacity]:
     """The most that fits into a card of a run with these fields. Raises ``SpecError``, also without a card."""
-    given, notes = framed(_unbundled(spec, _of_file(spec, given)))
+    given, notes = framed(_unbundled(spec, _of_file(spec, given, fits=True)))
     more["origin"] = origin._replace(notes=(*origin.notes, *notes))
     served = _served(given)
     if card is None:
@@ -48,10 +48,12 @@ def capacity(
     return _capacity(spec, given, card, **more) if served else fitting.capacity(spec, given, card, make=make, **more)
 
 
-def _of_file(spec: Model, given: Mapping[str, Any]) -> Mapping[str, Any]:
-    """With the engine whose own file the model was read from, where a longest request is given and no engine."""
+def _of_file(spec: Model, given: Mapping[str, Any], *, fits: bool = False) -> Mapping[str, Any]:
+    """With the engine whose own file the model was read from, where a longest request is given and no engine, or where
+    it is asked for what ``fits`` and no pass is described."""
     found = of_file(spec.stored.method) if spec.stored is not None else None
-    return given if found is None or "engine" in given or "context" not in given else {**given, "engine": found}
+    served = "context" in given or (fits and given.keys() <= {*OPTIONS, "kv_dtype"})
+    return given if found is None or "engine" in given or not served else {**given, "engine": found}
 
 
 def _unbundled(spec: Model, given: Mapping[str, Any]) -> Mapping[str, Any]:

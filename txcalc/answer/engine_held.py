@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from fractions import Fraction
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from txcalc.answer.devices import MIB
 from txcalc.answer.engines import GIB, Engine, Setup
 from txcalc.answer.report import Kind
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
+from txcalc.spec.ggml import MIXES
 from txcalc.spec.model import Model
+from txcalc.spec.weight_formats import RELEASED, WHOLE
 from txcalc.trace.record import Op, Trace
 from txcalc.trace.workload import BYTES
+from txcalc.trace.workload_defaults import DTYPE
 
 
 class Amount(NamedTuple):
@@ -23,6 +26,18 @@ class Amount(NamedTuple):
     bytes: int
     source: str
     kind: Kind = "exact"
+
+
+def loaded(of: Engine, given: Mapping[str, Any], own: str | None) -> dict[str, Any]:
+    """How weights are stored where that is not given: as a checkpoint is, of whose ``own`` method, if the engine loads
+    that, else whole. Raises ``SpecError`` for a format that it does not load."""
+    name = given.get("weights")
+    what = own if name in (None, RELEASED) else name
+    loads = what is None or "weights" not in of.rules or what in (*MIXES, *WHOLE, *of.value("weights"))
+    if name is not None and not loads:
+        raise SpecError(f"{of.title} reads GGUF files, which have no {what}: q8_0, q4_k_m or their like would do",
+                        field="weights")
+    return {} if what is None or given.keys() & {"dtype", "weights"} else {"weights": RELEASED if loads else DTYPE}
 
 
 def on_rank(op: Op, t: Trace, size: int, tp: int) -> Fraction:

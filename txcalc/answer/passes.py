@@ -59,6 +59,8 @@ def passes(
     own = [name for name in TRAINING if name in given]
     phase = given.setdefault("phase", "training" if own else "prefill")
     if given.get("kv_dtype", given.get("dtype", DTYPE)) != given.get("dtype", DTYPE):
+        if not is_causal(spec):
+            raise SpecError(f"{spec.name} is an encoder and caches no keys", field="kv_dtype")
         raise SpecError("plain PyTorch caches in what it computes in; engines have other formats: give --engine",
                         field="kv_dtype")
     if phase not in ("training", "prefill", "decode"):

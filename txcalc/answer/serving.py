@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, Final, NamedTuple
 
 from txcalc.answer.devices import Device, several
-from txcalc.answer.engine_held import Amount, on_rank, part_used, work
+from txcalc.answer.engine_held import Amount, loaded, on_rank, part_used, work
 from txcalc.answer.engines import Engine, Layers, Pool, Setup, engine, is_newer, layers, owned, pool
 from txcalc.answer.fit import fit
 from txcalc.answer.limits import Reserve, first_above, reserved
@@ -19,7 +19,6 @@ from txcalc.document import Part
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, layer_order, located_blocks
 from txcalc.spec.model import Model
-from txcalc.spec.weight_formats import RELEASED
 from txcalc.trace import workload_defaults
 from txcalc.trace.model import trace
 from txcalc.trace.record import Trace
@@ -204,8 +203,8 @@ def serving(
     tp, cards = _ranks(spec, of, given.get("tp"), cards)
     context, defaults = _context(spec, of, given)
     fields: dict[str, Any] = {name: given[name] for name in _STORED if name in given}
-    if not fields.keys() & {"dtype", "weights"} and weights.own_format(spec) is not None:
-        fields["weights"] = RELEASED  # an engine loads a checkpoint as it is
+    own = weights.own_format(spec)
+    fields |= loaded(of, fields, None if own is None else own.method)
     workload = Workload.of({"phase": "decode", "seq": 1, "past": context - 1, "batch": given.get("batch", 1),
                             **fields, "kv_dtype": _kv_dtype(of, given)})
     t = trace(spec, fit(spec, workload))
@@ -300,8 +299,8 @@ def _ranks(spec: Model, of: Engine, tp: int | None, cards: int) -> tuple[int, in
     """Ranks that share heads, and cards. Raises ``SpecError`` where they cannot."""
     if not of.splits:
         if tp not in (None, 1):
-            raise SpecError(f"{of.title} splits layers over cards, and no heads: give --device 2x and a card",
-                            field="tp")
+            raise SpecError(f"{of.title} splits layers over cards, and no heads{of.value('cards')}: give --device 2x "
+                            "and a card", field="tp")
         return 1, cards
     tp = tp or cards
     if cards not in (1, tp):

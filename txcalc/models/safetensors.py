@@ -37,6 +37,8 @@ def read_safetensors(reader: Reader) -> Checkpoint:
     for name, info in header.items():
         stored[name], span = _tensor(name, info, reader)
         spans.append(span)
+    if not stored:
+        raise reader.fail("has no tensors")
     end = 0
     for start, stop in sorted(spans):
         if start != end:

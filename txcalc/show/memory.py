@@ -183,7 +183,7 @@ def _started(served: Served, workload: Workload, defaults: Collection[str]) -> l
 def _pool(served: Served) -> Iterator[b.Fact]:
     """The pool, and what it holds."""
     yield b.Fact("Pool", b.Number(served.pool_bytes, "memory"), "",
-                 f"{units.exact(served.blocks)} blocks of {units.exact(served.block)} tokens")
+                 f"{units.exact(served.blocks)} blocks of {units.exact(served.block)} token{'s' * (served.block > 1)}")
     yield b.Fact("tokens", b.Number(served.tokens), "", "as the engine counts them", sub=True)
     length = f"of {units.exact(served.context)} tokens"
     yield b.Fact("requests at once", b.Number(served.requests), "", length, sub=True)
