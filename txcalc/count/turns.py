@@ -350,26 +350,22 @@ class Schedule:
         if id(op) not in self._facts:
             self._facts[id(op)] = self._fact(op)
         graded, made = self._facts[id(op)]
-        if op.kind.cached == "autocast" and (before := self._cast.get((_cast_of(op), own))):
+        if op.kind.cached == "autocast" and (before := self._cast.get(_cast_of(op, own))):
             return self._cast_before(op, before)
         reads = self._known(op.reads)
         read_values = {x.value: self._value(x) for x in graded}
         for x, size in made:
             over = self.memories.get(x.storage.over) if self.in_place and x.storage.over else None
             self.memories[x.storage.id] = Memory(size, op, x.label, shape=x.storage.shape) if over is None else over
-        written, now = list[Value](), dict[Memory, None]()
-        for x in op.writes:
-            memory = self.memories.get(x.storage.id)  # none: a view of what was there before the run
-            value = self.values[x.value] = Value(memory, grad=x.grad)
-            written.append(value)
-            if memory is not None and memory not in reads:
-                now[memory] = None
-        writes = tuple(now)
+        written = [Value(self.memories.get(x.storage.id), grad=x.grad) for x in op.writes]
+        self.values.update(zip((x.value for x in op.writes), written, strict=True))
+        now = dict.fromkeys(each.memory for each in written)  # none: a view of what was there before the run
+        writes = tuple(memory for memory in now if memory is not None and memory not in reads)
         if op.kind.cached == "before":
             self.cached += ((memory, self.often) for memory in writes)
         if op.kind.cached == "autocast":
             run = Run(op, turns, own, reads, writes, writes, (), (), read_values, tuple(written))
-            self._cast[_cast_of(op), own] = run
+            self._cast[_cast_of(op, own)] = run
             return run
         kept = self._known(op.saves) if self.trace.workload.keeps else (writes or reads) if op.kind.cached else ()
         for memory in kept:
@@ -390,9 +386,10 @@ class Schedule:
                       for x in op.writes if x.storage.id not in old))
 
 
-def _cast_of(op: Op) -> object:
-    """The weight that a cast is of, or the cast itself where no gradient goes back through it."""
-    return op.backward[0][0].of if op.backward else id(op)
+def _cast_of(op: Op, own: tuple[int, ...]) -> tuple[object, tuple[int, ...]]:
+    """The weight of a set that a cast is of, or what all layers read, or itself where no gradient goes back."""
+    of = op.backward[0][0].of if op.backward else id(op)
+    return of, () if isinstance(of, Tensor) else own
 
 
 def _in_parts(node: Repeat) -> Number:

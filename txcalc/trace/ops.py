@@ -309,9 +309,11 @@ def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Name = "elementwis
 
 
 def casts(t: Trace, name: str, operator: Operator, *xs: Tensor) -> tuple[Tensor, ...]:
-    """What an operator is given, cast as autocast has it: the last one first."""
+    """What an operator is given, cast as autocast has it: the last one first. What a stage has received is a leaf, and
+    so cast once, as weights are."""
     role = autocast(t, operator, *xs)
-    return xs if role is None else tuple(cast(t, name, x, role) for x in xs[::-1])[::-1]
+    return xs if role is None else tuple(
+        cast(t, name, x, role, kind="cast" if t.received(x) and x.grad else "elementwise") for x in xs[::-1])[::-1]
 
 
 def multiply(t: Trace, name: str, a: Tensor, b: Tensor, *, broadcast: bool = False) -> Tensor:

@@ -203,6 +203,7 @@ class Trace:
     _prefix: str = ""
     _component: tuple[str, str] | None = None  # its path, and its kind
     _within: Scopes = field(default_factory=Scopes)
+    _arrived: Tensor | None = None  # what a first run reads in its place
     _next_id: int = 0
     _held: list[Tensor] = field(default_factory=list)
     calls: Mapping[str, list[Tensor]] = field(default_factory=dict)
@@ -226,7 +227,7 @@ class Trace:
 
     def received(self, x: Tensor) -> bool:
         """True for what the stage before of a pipeline has sent."""
-        return any(x is each for each in self.inputs)
+        return any(x is each for each in (*self.inputs, self._arrived))
 
     def note_kernel(self, kernel: str, why: str) -> None:
         """Note a kernel of attention, and why it is not the one that was asked for, once."""
@@ -370,18 +371,22 @@ class Trace:
             with self.scope(name, copies=often.copies, calls=often.calls, back=often.back, repeat=True, within=within):
                 entry = self.tensor(*x.shape, role=x.role, label=x.label, grad=self.frozen is None or self.needs(x))
                 entry = entry._replace(strided=x.strided)
+                around, self._arrived = self._arrived, entry if received and not before else None
                 leave = body(entry)
+                self._arrived = around
             after = self.tensor(*leave.shape, role=leave.role, label=leave.label,
                                 grad=self.frozen is None or self.needs(leave))
             self.extend(carries=(Loop(x, entry, leave, after, often.calls),), first=first + before, **more)
             return after
 
-        own = times if copies is None else copies
+        own, received = times if copies is None else copies, self.received(x)
         y = run(Often(own, own, times, times - unused), x, 0)
         before, after = ((self.workload.bytes_of(z.role), self.frozen and self.needs(z)) for z in (x, y))
-        if not (apart or before != after or x.strided) or self.size(times) == 1:
-            return y
         (alone,) = (node for node in self.body[-1:] if isinstance(node, Repeat))
+        casts = received and any(op.kind.cached == "autocast" and alone.carries[0].entry in op.reads
+                                 for op, _ in operations(alone.body))
+        if not (apart or before != after or x.strided or casts) or self.size(times) == 1:
+            return y
         self.extend(times=1, copies=1, active=1, back=1, carries=(alone.carries[0]._replace(times=1),))
         return run(Often(own - 1, own - 1, times - 1, times - unused - 1), y, 1)
 
