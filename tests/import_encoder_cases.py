@@ -201,10 +201,10 @@ CASES: dict[str, Values] = {
         "use_shared_relative_position_bias": [True, False, False], "num_labels": LABELS},
     **{name: {
         "embed_dim": [6, 12], "depths": [[1, 2], [2, 1]], "num_heads": [[1, 3], [3, 6], [2, 2]],
-        "image_size": [32, [64, 64]], "patch_size": [4, 8] if name == "swin" else [4],
+        "image_size": [32, [64, 64]], "patch_size": [4] if name == "donut-swin" else [4, 8],
         "window_size": [2, 4], "num_channels": [1, 3], "mlp_ratio": [1.5, 2.0],
         "qkv_bias": [True, False], "hidden_act": ["gelu", "relu"], "use_absolute_embeddings": [name == "swin", False],
-        "num_labels": LABELS} for name in ("swin", "donut-swin")},
+        "num_labels": LABELS} for name in ("swin", "donut-swin", "swinv2")},
     **{name: {
         "num_encoder_blocks": [3], "depths": [[1, 2, 1], [2, 1, 2]], "hidden_sizes": [[6, 12, 20], [8, 12, 24]],
         "strides": [[4, 2, 2]], "patch_sizes": [[4, 2, 2]] if name == "pvt" else [[7, 3, 3], [5, 5, 3]],

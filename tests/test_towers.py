@@ -131,6 +131,9 @@ CASES: dict[str, dict[str, Any]] = {
     "vectors of distances in windows": {
         "input": {**PLAIN, "image": 24}, "position": {"kind": "decomposed"}, "projector": {},
         "groups": [{"blocks": [{"attention": {"image_window": 3}, "repeat": 3}]}]},
+    "cosines in windows": {
+        "input": {**PLAIN, "image": 24}, "position": {"kind": "continuous", "hidden": 11, "absolute": 36},
+        "projector": {}, "groups": [{"blocks": [{"attention": {"image_window": 3}, "repeat": 3}]}]},
     "deepstack": {"input": PLAIN, "projector": {"merge": 2}, "deepstack": [
         {"merge": 2, "unused_layers": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
         {"merge": 2, "unused_layers": 1, "norm": {}}]},

@@ -261,6 +261,7 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("maxout", "width"): Letter("W_m", "maxout units"),
     ("hidden", "width"): Letter("f_p", "width of a projector"),
     ("patchwise", "width"): Letter("f_q", "width of a projector's layers of patches"),
+    ("continuous", "hidden"): Letter("U_d", "columns between layers of distances"),
     ("layers", "channels"): Letter("C_I", "channels of a convolution over an image"),
     ("patches", "kernel"): Letter("a_K", "pixels along what is convolved to a patch"),
     ("patch-merging", "width"): Letter("d_M", "columns of merged patches"),

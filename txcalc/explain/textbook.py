@@ -20,7 +20,7 @@ from txcalc.trace.workload import BYTES
 
 Finder = Callable[[Run, Poly], Iterator["Candidate"]]
 
-_MORE_SCORES = ("relative", "decomposed", "disentangled", "transformer-xl")
+_MORE_SCORES = ("relative", "decomposed", "continuous", "disentangled", "transformer-xl")
 """Positions whose scores are sums that no flash kernel computes."""
 
 MOST_TERMS = 4

@@ -24,18 +24,23 @@ def listed(c: Config, name: str, length: int | None = None) -> list[int]:
     return found
 
 
-def _swin(prefix: str, *, final_norm: bool) -> Family:
-    """Windows that attend by themselves, each with a bias for every distance of two patches in it."""
+def _swin(prefix: str, *, final_norm: bool, continuous: bool = False) -> Family:
+    """Windows that attend by themselves, each with a bias for every distance of two patches in it.
+
+    ``continuous``: of cosines, with norms behind each sublayer and behind what merges.
+    """
     def build(c: Config, kind: str) -> Data:
         c.ignore("hidden_size", "num_layers", "encoder_stride", "stage_names", "out_features", "out_indices",
-                 "tie_word_embeddings")
-        if not final_norm:  # where a table of absolute positions has a row too many to be added
+                 "tie_word_embeddings", "pretrained_window_sizes")
+        if continuous or not final_norm:  # where a table of absolute positions has a row too many to be added
             c.only("use_absolute_embeddings", False)
         image, patch = side_of(c, "image_size"), side_of(c, "patch_size")
         d, side, depths = c.size("embed_dim"), image // patch, listed(c, "depths")
         if image % patch:
             raise c.error("patch_size", "must divide image_size: what the class adds to a border is not understood")
         window, bias = c.size("window_size"), {**dict.fromkeys("qkv", c.flag("qkv_bias")), "o": True}
+        more: Data = {"scale": 1.0} if continuous else {}
+        bias |= {"k": False} if continuous else {}
         blocks: list[Data] = []
         for i, (depth, heads) in enumerate(zip(depths, listed(c, "num_heads", len(depths)), strict=True)):
             width, own = d * 2**i, min(window, side)
@@ -45,15 +50,19 @@ def _swin(prefix: str, *, final_norm: bool) -> Family:
                               f"into windows, squares and {heads} heads")
             blocks.append({"repeat": depth, "feed_forward": {
                 "d_ff": int(width * (c.number("mlp_ratio") or 0)), "activation": ACT(c), "bias": True}, "attention": {
-                "heads": heads, "head_dim": width // heads, "image_window": own, "bias": bias}})
+                "heads": heads, "head_dim": width // heads, "image_window": own, "bias": bias, **more}})
             if i + 1 < len(depths):
-                blocks.append({**MERGES, "recurrent": {"kind": "patch-merging", "width": 2 * width}})
+                blocks.append({**MERGES, "recurrent": {"kind": "image-convolutions", "layers": [
+                    {"channels": 2 * width, "kernel": 2, "stride": 2, "norm": "layernorm"}]} if continuous else {
+                        "kind": "patch-merging", "width": 2 * width}})
                 side //= 2
-        absolute = {"absolute": (image // patch) ** 2}
+        absolute = {"absolute": (image // patch) ** 2} if c.flag("use_absolute_embeddings") else {}
+        relative = {"kind": "continuous"} if continuous else {
+            "kind": "relative", "buckets": (2 * window - 1) ** 2, "per_layer": True}
         return {
-            "architecture": "encoder-only", "d_model": d, "input": read(c, patches(class_tokens=0)), "norm": LAYERNORM,
-            "position": {"kind": "relative", "buckets": (2 * window - 1) ** 2, "per_layer": True,
-                         **(absolute if c.flag("use_absolute_embeddings") else {})},
+            "architecture": "encoder-only", "d_model": d, "input": read(c, patches(class_tokens=0)),
+            "norm": {**LAYERNORM, "placement": "res-post" if continuous else "pre"}, "position": {
+                **relative, **absolute},
             "embedding_norm": True, "final_norm": final_norm, "groups": [{"blocks": blocks}],
             "head": NONE if kind == "none" else read(c, classifier(of="mean"))}
 
@@ -123,4 +132,6 @@ ROWS: Final[Rows] = {
     "segformer": _pyramid("Segformer", sized=False),
     # Swin, arXiv 2103.14030, and Donut's encoder, arXiv 2111.15664, without a last norm.
     "swin": _swin("Swin", final_norm=True), "donut-swin": _swin("DonutSwin", final_norm=False),
+    # Swin v2, arXiv 2111.09883.
+    "swinv2": _swin("Swinv2", final_norm=True, continuous=True),
 }

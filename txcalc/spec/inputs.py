@@ -153,6 +153,17 @@ class DecomposedPosition(Spec):
     absolute: Annotated[Size | None, "rows of a learned absolute table that is added as well"] = None
 
 
+class ContinuousPosition(Spec):
+    """Swin v2's scores (arXiv 2111.09883, 3.2 and 3.3): cosines, times a number of each head, and a bias.
+
+    Two layers make the biases of every distance of two patches in a window of the distances themselves.
+    """
+
+    kind: Literal["continuous"]
+    hidden: Annotated[Size, "columns between both layers"] = 512
+    absolute: Annotated[Size | None, "rows of a learned absolute table that is added as well"] = None
+
+
 class DisentangledPosition(Spec):
     """DeBERTa's relative positions (arXiv 2006.03654 section 3.1): content-to-position and position-to-content scores.
 
@@ -189,7 +200,7 @@ class TransformerXLPosition(Spec):
 
 Position = Annotated[
     NoPosition | LearnedPosition | SinusoidalPosition | RotaryPosition | AlibiPosition | RelativePosition
-    | DecomposedPosition | DisentangledPosition | TransformerXLPosition,
+    | DecomposedPosition | ContinuousPosition | DisentangledPosition | TransformerXLPosition,
     Usual("none"),
 ]
 

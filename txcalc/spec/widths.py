@@ -341,7 +341,7 @@ def check_squares(stack: Stack, squares: int, block: Sublayers, path: Loc) -> No
         raise FieldError(path, "only an image of patches and nothing else is cut into squares")
     if (side := side_of(stack, block)) % squares and not getattr(block.attention, "window_border", False):
         raise FieldError(path, f"squares of {squares} do not divide an image's {side} x {side} patches")
-    own = stack.position.kind in ("none", "learned", "rope", "decomposed")
+    own = stack.position.kind in ("none", "learned", "rope", "decomposed", "continuous")
     if not own and not getattr(stack.position, "per_layer", False):
         raise FieldError(path, f"a square has no {stack.position.kind} positions of its own")
 

@@ -240,6 +240,9 @@ def _heads(
             core = core._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
         if position is not None and position.kind == "decomposed":
             core = core._replace(bias=images.side_scores(t, spec, q, span))
+        if position is not None and position.kind == "continuous":
+            q, k, found = images.cosines(t, spec, position.hidden, q, k)
+            core = core._replace(bias=found)
         if position is not None and position.kind == "disentangled" and given is not None:
             q, k = t.hold(ops.copy(t, "q_copy", q)), t.hold(ops.copy(t, "k_copy", k))
             core = core._replace(laid="qk")
@@ -311,7 +314,7 @@ def _rotated(
 
 def _beyond_kernels(spec: Attention, position: Position | None) -> str:
     """Why no kernel of PyTorch computes these scores, or nothing."""
-    if position is not None and position.kind == "relative":
+    if position is not None and position.kind in ("relative", "continuous"):
         return "a learned relative bias needs the scores' gradient"
     if position is not None and position.kind in ("decomposed", "disentangled", "transformer-xl"):
         return "every query is scored with every distance as well"

@@ -244,7 +244,7 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
     rows: Number
     if position.kind in ("learned", "sinusoidal"):
         rows = position.size
-    elif position.kind in ("decomposed", "disentangled", "relative") and position.absolute is not None:
+    elif position.kind in ("continuous", "decomposed", "disentangled", "relative") and position.absolute is not None:
         rows = position.absolute
     else:
         return x

@@ -10,6 +10,7 @@ from txcalc.trace.cores import Span
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product
 from txcalc.trace.tensors import Number, Role, Tensor
+from txcalc.trace.variants import unit
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
@@ -96,3 +97,21 @@ def side_scores(t: Trace, spec: Attention, q: Tensor, span: Span) -> Tensor:
     y = t.tensor(b, spec.heads, n, span.keys, label="scores of distances", scores=True)
     return t.op("distances", "elementwise", reads=tuple(both), writes=(y,),
                 backward=(tuple(ops.to(each) for each in both),))
+
+
+def cosines(t: Trace, spec: Attention, hidden: Number, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Unit queries, times a number of each head, unit keys, and a bias (heads, n, n) of each distance in a window."""
+    _, n, _ = q.shape
+    rows, heads = (2 * along(t, n) - 1) ** 2, spec.heads
+    with t.scope("relative_bias"):
+        q, k = (unit(t, name, x, heads) for name, x in (("q", q), ("k", k)))
+        scale = ops.learned(t, "logit_scale", (heads, 1, 1))
+        grown = t.tensor(heads, 1, 1, role=Role.WEIGHT, label="scales")
+        q = ops.multiply(t, "scaled", q, ops.elementwise(t, "exp", "slope_out", scale, grown, keeps=(grown,)),
+                         broadcast=True)
+        given = t.tensor(rows, 2, role=Role.PARAMETER, label="distances", grad=False)
+        made = curves.activation(t, "activation", ops.linear(t, "up", given, hidden, bias=True), "relu")
+        made = ops.linear(t, "down", made, heads)
+        index = t.tensor(n, n, role=Role.PARAMETER, label="distances", grad=False)
+        found = ops.elementwise(t, "index", "index", made, t.tensor(heads, n, n, label="biases"), keeps=(index,))
+        return q, k, ops.scaled(t, "scale", curves.activation(t, "sigmoid", found, "sigmoid"))

@@ -53,14 +53,14 @@ def collisions(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     with t.scope("core"):
         q, k, v = (ops.copy(t, f"{name}_copy", x) if several(t, b, heads, x.shape[1]) and name not in core.laid else x
                    for name, x in sides)
-        scores = scores_of(t, _unit(t, "q_unit", q, heads), _unit(t, "k_unit", k, heads), core)
+        scores = scores_of(t, unit(t, "q_unit", q, heads), unit(t, "k_unit", k, heads), core)
         angle = ops.elementwise(t, "angle", "slope_in", scores, ops.like(t, scores, "angles"), keeps=(scores,))
         share = ops.shifted(t, "share", ops.scaled(t, "share", angle))
         weights = ops.elementwise(t, "power", "slope_in", share, ops.like(t, share, "collisions"), keeps=(share,))
-        return _unit(t, "unit", context_of(t, weights, v, core), heads)
+        return unit(t, "unit", context_of(t, weights, v, core), heads)
 
 
-def _unit(t: Trace, name: str, x: Tensor, heads: Number) -> Tensor:
+def unit(t: Trace, name: str, x: Tensor, heads: Number) -> Tensor:
     """``F.normalize`` of each head's columns (b, n, heads x dim): keeps them, their norm, and that above zero."""
     norm = t.tensor(*x.shape[:-1], heads, label="norms of heads")
     least = ops.like(t, norm, "norms above zero")

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, ValueScores, add_unused
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
-from txcalc.check.reference.images import Reduction, SideDistances, inside, windows
+from txcalc.check.reference.images import ContinuousBias, Reduction, SideDistances, inside, windows
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
 from txcalc.check.reference.neighbours import core_of
 from txcalc.spec.facts import mask_kind
@@ -307,12 +307,12 @@ class Projections(nn.Module):
 class SelfAttention(Projections):
     """Attention of a sequence to itself, with its stack's positions."""
 
-    relative_bias: RelativeBias | PatchBias | SideDistances | None
+    relative_bias: RelativeBias | PatchBias | SideDistances | ContinuousBias | None
 
     def __init__(
         self, attention: Attention, d_model: int, options: Options, *,
         mask: AdditiveMask | None, plain_causal: bool, rotary: Rotary | None,
-        relative_bias: RelativeBias | PatchBias | SideDistances | None, shared: SharedKeys | None,
+        relative_bias: RelativeBias | PatchBias | SideDistances | ContinuousBias | None, shared: SharedKeys | None,
     ) -> None:
         super().__init__(attention, d_model, options)
         self.shared, self.kind = shared, mask_kind(attention)
@@ -340,6 +340,8 @@ class SelfAttention(Projections):
         t = k.shape[2]
         if isinstance(self.relative_bias, SideDistances):
             bias = self.relative_bias(q)
+        elif isinstance(self.relative_bias, ContinuousBias):
+            q, k, bias = self.relative_bias(q, k)
         elif self.relative_bias is not None:
             bias = self.relative_bias.look_up(past, n)
         mask = None if self.mask is None else self.mask(past, n, t)

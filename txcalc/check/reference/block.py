@@ -25,7 +25,7 @@ from txcalc.check.reference.cells import Recurrence
 from txcalc.check.reference.crossing import CrossAttention
 from txcalc.check.reference.disentangled import DisentangledAttention
 from txcalc.check.reference.distances import DistanceAttention, Distances
-from txcalc.check.reference.images import SideDistances
+from txcalc.check.reference.images import ContinuousBias, SideDistances
 from txcalc.check.reference.latent import Chosen, LatentAttention
 from txcalc.check.reference.layers import (
     Convolution,
@@ -44,6 +44,7 @@ from txcalc.check.reference.shared_blocks import SharedTransformer, SharedUse
 from txcalc.spec.facts import located_blocks, shares_keys, side, skipped
 from txcalc.spec.inputs import (
     AlibiPosition,
+    ContinuousPosition,
     DecomposedPosition,
     DisentangledPosition,
     PatchInput,
@@ -112,6 +113,8 @@ class PositionTables:
             rotary=self._rotary(attention.head_dim, windowed=attention.window is not None) if attention.rope else None,
             relative_bias=(SideDistances(attention.image_window or self.side, attention.head_dim)
                            if isinstance(position, DecomposedPosition)
+                           else ContinuousBias(position.hidden, attention.image_window or self.side, heads)
+                           if isinstance(position, ContinuousPosition)
                            else self.relative_bias(heads, attention.image_window) if own_bias else None),
             shared=self.shared,
         )

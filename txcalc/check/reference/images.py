@@ -116,3 +116,28 @@ def inside(y: Tensor, n: int, window: int) -> Tensor:
     count = -(-side // window)
     y = y.unflatten(1, (window, window)).unflatten(0, (-1, count, count)).transpose(2, 3)
     return y.flatten(3, 4).flatten(1, 2)[:, :side, :side].flatten(1, 2)
+
+
+class ContinuousBias(nn.Module):
+    """Cosines, their scales, and biases that two layers make of the distances in a window (arXiv 2111.09883)."""
+
+    distances: Tensor
+    index: Tensor
+
+    def __init__(self, hidden: int, side: int, heads: int) -> None:
+        super().__init__()
+        self.logit_scale = nn.Parameter(torch.full((heads, 1, 1), math.log(10.0)))
+        self.up, self.down = nn.Linear(2, hidden), nn.Linear(hidden, heads, bias=False)
+        along, most = torch.arange(1 - side, side), max(side - 1, 1)
+        apart = torch.stack(torch.meshgrid(along, along, indexing="ij"), -1).flatten(0, 1) * (8 / most)
+        dtype = torch.get_default_dtype()
+        self.register_buffer("distances", (apart.sign() * (apart.abs() + 1).log2() / 3).to(dtype), persistent=False)
+        at = torch.stack(torch.meshgrid(torch.arange(side), torch.arange(side), indexing="ij")).flatten(1)
+        rows, columns = at[:, :, None] - at[:, None, :] + side - 1
+        self.register_buffer("index", rows * (2 * side - 1) + columns, persistent=False)
+
+    def forward(self, q: Tensor, k: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries and keys (b, heads, n, head_dim), and a bias (heads, n, n)."""
+        q, k = F.normalize(q, dim=-1), F.normalize(k, dim=-1)
+        bias = self.down(F.relu(self.up(self.distances)))[self.index].permute(2, 0, 1)
+        return q * self.logit_scale.clamp(max=math.log(100.0)).exp(), k, 16 * torch.sigmoid(bias)

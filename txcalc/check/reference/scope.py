@@ -110,6 +110,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.RotaryPosition: {"kind", "theta", "window_theta", "dim", "size"},
     inputs.AlibiPosition: {"kind"},
     inputs.RelativePosition: {"kind", "buckets", "max_distance", "per_layer", "absolute"},
+    inputs.ContinuousPosition: {"kind", "hidden", "absolute"},
     inputs.DecomposedPosition: {"kind", "absolute"},
     inputs.DisentangledPosition: {
         "kind", "buckets", "scores", "shared_projections", "key_bias", "clipped", "norm", "absolute",

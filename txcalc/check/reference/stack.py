@@ -36,6 +36,7 @@ from txcalc.spec.facts import (
     located_blocks,
 )
 from txcalc.spec.inputs import (
+    ContinuousPosition,
     DecomposedPosition,
     DisentangledPosition,
     LearnedPosition,
@@ -166,7 +167,7 @@ class StackModules(nn.Module):
                 along = torch.arange(side)
                 grid = torch.stack(torch.meshgrid(along, along, indexing="xy")).flatten(1)
             case LearnedPosition(size=size) | RelativePosition(absolute=int(size)) | DecomposedPosition(
-                    absolute=int(size)) if not self.reads_tokens:
+                    absolute=int(size)) | ContinuousPosition(absolute=int(size)) if not self.reads_tokens:
                 # An image or a sound has as many positions as the table, or fewer where its border is left out.
                 self.position_embedding = nn.Parameter(torch.randn(size, width) * 0.02)
             case (LearnedPosition(size=size) | DisentangledPosition(absolute=int(size))
