@@ -144,8 +144,8 @@ RUN: Final[Mapping[str, Row]] = {
                  "(memory for all that will come) or static:K (for K tokens). Default dynamic."),
     "logits": Row("WHICH", "all or last: positions of a prompt that the head reads. Default all."),
     "beams": Row("N", "Beams of each sequence in transformers' generate. Default: none.", str),
-    "latents": Row("HOW", "absorbed or expanded: how cached latents are read. Default absorbed in decoding, else "
-                   "expanded."),
+    "latents": Row("HOW", "absorbed or expanded: how cached latents (MLA) are read. Default absorbed in decoding, but "
+                   "in transformers' classes, else expanded."),
     "recipe": Row("NAME", "Training state: adam-mixed, adam-mixed-fp32-grads, adam-fp32 or sgd-momentum-fp32. Default "
                   "adam-mixed."),
     "precision": Row("HOW", "In training: amp (autocast over fp32 weights), bf16, mixed (an fp32 master), fp32, float8 "
