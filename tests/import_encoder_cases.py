@@ -262,6 +262,19 @@ NESTED: dict[str, dict[str, Values]] = {
     "blip": {"vision_config": {k: v for k, v in CLIP_VISION.items() if k != "num_channels"},
              "text_config": {k: v for k, v in UNTYPED.items() if k != "num_labels"},
              "": {"tie_word_embeddings": [True, False]}},
+    "pp_formulanet": {
+        "vision_config": {
+            "hidden_size": [12, 20], "num_hidden_layers": [2, 4], "num_attention_heads": [1, 2], "mlp_dim": [17, 29],
+            "num_channels": [1, 3], "image_size": [24, 28], "patch_size": [4], "output_channels": [5],
+            "qkv_bias": [True, False], "use_abs_pos": [True, False], "use_rel_pos": [True, False],
+            "window_size": [2, 3, 5], "global_attn_indexes": [[1, 3], [0, 2], []], "hidden_act": ["gelu", "relu"],
+            "post_conv_in_channels": [5], "post_conv_mid_channels": [7], "post_conv_out_channels": [9, 11],
+            "decoder_hidden_size": [16]},
+        "text_config": {
+            "vocab_size": [101], "max_position_embeddings": [23, 31], "decoder_layers": [1, 2],
+            "decoder_ffn_dim": [17, 29], "decoder_attention_heads": [2, 4], "activation_function": ["gelu", "relu"],
+            "d_model": [16], "scale_embedding": [True, False], "pad_token_id": [0]},
+        "": {}},
     "pix2struct": {
         "vision_config": PIX2STRUCT | {
             "num_hidden_layers": [1, 3], "num_attention_heads": [2, 3], "patch_embed_hidden_size": [12, 27],

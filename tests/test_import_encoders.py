@@ -39,6 +39,7 @@ CHANGED: dict[str, Any] = {"gemma3": LARGE, "shieldgemma2": LARGE,
                            "esm": {"vocab_size": 33, "pad_token_id": 1},
                            "blip": {"vision_config": {}, "text_config": {}},
                            "pix2struct": {"vision_config": {}, "text_config": {}},
+                           "pp_formulanet": {"vision_config": {}, "text_config": {}},
                            "encoder-decoder": {"encoder": {"model_type": "bert"}, "decoder": {
                                "model_type": "bert", "is_decoder": True, "add_cross_attention": True}},
                            "vision-encoder-decoder": {"encoder": {}, "decoder": {
@@ -473,6 +474,15 @@ def test_t5gemma_windows_reach_as_far_ahead_as_back_in_the_encoder() -> None:
     totals = count(spec, Workload(seq=1, source_seq=n)).totals
     assert totals.flops_skipped is not None
     assert totals.flops_forward.value - totals.flops_skipped.value == 4 * skipped * attention.heads * attention.head_dim
+
+
+def test_what_an_image_leaves_is_what_a_decoder_goes_on_to_read() -> None:
+    """Merged patches are cached as that, in a prompt and after it."""
+    spec = imported(draw("pp_formulanet", 1))
+    prompt, after = (count(spec, Workload(phase=phase, seq=seq, past=3 - seq, dtype="fp32")).totals.kv_cache_bytes
+                     for phase, seq in (("prefill", 3), ("decode", 1)))
+    assert prompt is not None and after is not None
+    assert prompt.value == after.value == 1792
 
 
 @pytest.mark.parametrize("seed", range(6))

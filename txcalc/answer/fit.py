@@ -7,7 +7,7 @@ from fractions import Fraction
 from typing import Any, Final
 
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import has_latents, image_positions, is_causal, positions, shares_keys
+from txcalc.spec.facts import has_latents, image_positions, is_causal, outputs, positions, shares_keys
 from txcalc.spec.inputs import eighth
 from txcalc.spec.model import Model, Stack
 from txcalc.trace import workload_defaults
@@ -146,7 +146,7 @@ def _length(name: str, field: str, stack: Stack, asked: int | None) -> int | Non
     """Positions of one input: as asked for, or as the model cuts an image or a sound."""
     if stack.input.kind == "tokens":
         return asked
-    length = positions(stack.input)
+    length = positions(stack.input) if field == "seq" else outputs(stack)
     if asked not in (None, length):
         raise SpecError(f"{name} makes {length:,} positions of every input, not {asked:,}; leave it out", field=field)
     return length

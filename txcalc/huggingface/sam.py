@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Final
 
 from txcalc.huggingface.build import Data, groups_of
+from txcalc.huggingface.captioning import captioner
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.multimodal import seeing
-from txcalc.huggingface.rows import Family, Part, Rows, plain, size
+from txcalc.huggingface.multimodal import image_tower, part_of, seeing
+from txcalc.huggingface.rows import LAYERNORM, Family, Part, Rows, flag, plain, read, size
 from txcalc.huggingface.staged import MERGES
 from txcalc.huggingface.vision import attention, patches, qkv, side_of, vit_tower
 from txcalc.spec.errors import shown
@@ -21,7 +22,7 @@ def sam_tower(c: Config, _: str = "none") -> Data:
         raise c.error("global_attn_indexes", f"must be a list of layers, counted from 0, got {shown(whole)}")
     rows = (side_of(c, "image_size") // side_of(c, "patch_size")) ** 2
     absolute, apart = c.flag("use_abs_pos"), c.flag("use_rel_pos")
-    position: Data = {"kind": "learned"} if absolute else {"kind": "none"}
+    position: Data = {"kind": "learned", "size": rows} if absolute else {"kind": "none"}
     if apart:
         position = {"kind": "decomposed", "absolute": rows if absolute else None}
     tower = vit_tower(c, input=patches(class_tokens=0), position=position, final_norm=False,
@@ -37,10 +38,11 @@ def _convolved(layers: list[Data]) -> Data:
     return {**MERGES, "recurrent": {"kind": "image-convolutions", "layers": layers}}
 
 
-def narrowed(tower: Data, *widths: int) -> Data:
-    """The same behind a neck with convolutions of stride 2 to these widths."""
+def narrowed(tower: Data, *widths: int, layers: tuple[int, ...] = ()) -> Data:
+    """The same behind a neck with convolutions of stride 2 to these widths, and ``layers`` of each position."""
     *groups, last = tower["groups"]
-    made = [*last["blocks"][-1]["recurrent"]["layers"], *({"channels": width, "stride": 2} for width in widths)]
+    made = [*last["blocks"][-1]["recurrent"]["layers"], *({"channels": width, "stride": 2} for width in widths),
+            *({"channels": width, "kernel": 1, "bias": True} for width in layers)]
     return {**tower, "groups": [*groups, {"blocks": [_convolved(made)]}]}
 
 
@@ -55,7 +57,35 @@ def _got(prefix: str, model_type: str) -> Family:
                   family=Family(sam_tower, {}), parts=(f"{model_type}_vision",))
 
 
+def _formulanet(c: Config, kind: str) -> Data:
+    """MBart's decoder, which reads what two convolutions and two layers make of SAM's."""
+    image = image_tower(c, "pp_formulanet_vision", only=True, family=Family(_formulas, {}))
+    text, _ = part_of(c, "text_config", "pp_formulanet_text", only=True)
+    text.ignore("encoder_layers", "encoder_attention_heads", "decoder_layerdrop", "tie_word_embeddings",
+                "num_hidden_layers", "num_attention_heads", "hidden_size")
+    c.ignore("tie_word_embeddings")  # the class ties none
+    rows = text.size("max_position_embeddings")
+    spec = read(text, {
+        "vocab": size("vocab_size"), "d_model": size("d_model"), "layers": size("decoder_layers"), "norm": LAYERNORM,
+        "context": rows, "position": {"kind": "learned", "size": rows + 2}, "embedding_norm": True,
+        "embedding_scale": flag("scale_embedding", default=True), "attention": {
+            "heads": size("decoder_attention_heads"), "bias": True}, "feed_forward": plain(
+                d_ff=size("decoder_ffn_dim"), act="activation_function"), "head": {"kind": "lm", "tied": False}})
+    text.finish()
+    return captioner(image, spec)
+
+
+def _formulas(c: Config, kind: str) -> Data:
+    tower = sam_tower(c)
+    c.only("post_conv_in_channels", c.size("output_channels"))
+    out = c.size("post_conv_out_channels")
+    return narrowed(tower, c.size("post_conv_mid_channels"), out, layers=(out, c.size("decoder_hidden_size")))
+
+
 ROWS: Final[Rows] = {
+    # PP-FormulaNet, arXiv 2503.18382.
+    "pp_formulanet": Family(_formulanet, {"PPFormulaNetForConditionalGeneration": "lm"}, (
+        "pp_formulanet_text", "pp_formulanet_vision")),
     # GOT-OCR 2.0, arXiv 2409.01704, and PP-Chart2Table, which is of its classes.
     "got_ocr2": _got("GotOcr2", "got_ocr2"), "pp_chart2table": _got("GotOcr2", "pp_chart2table"),
 }

@@ -122,6 +122,14 @@ def positions(given: Input, tokens: int = 1) -> int:
     return patches(given) + unpatched(given) if given.kind == "patches" else given.length
 
 
+def outputs(stack: Stack) -> int:
+    """Positions of one image or sound that come out of a stack, which may have merged some."""
+    if stack.input.kind != "patches":
+        return positions(stack.input)
+    added = (getattr(block.recurrent, "class_tokens", 0) for _, block in located_blocks(stack))
+    return side(stack) ** 2 + unpatched(stack.input) + sum(added)
+
+
 def image_positions(model: Model, images: int, sequences: int) -> int:
     """Positions of one of ``sequences`` texts that ``images`` become where they are spread over all, at most."""
     if model.tower is None or model.tower.projector is None:
