@@ -381,6 +381,37 @@ def test_modelopt(tmp_path: Path, algorithm: str, scales: dict[str, int]) -> Non
     assert stored(LLAMA, whole) == stored(LLAMA, None)
 
 
+PROJECTIONS = [f"{part}_proj" for part in ("self_attn.q", "self_attn.k", "self_attn.v", "self_attn.o", "mlp.gate",
+                                           "mlp.up", "mlp.down")]
+
+
+def test_modelopts_layers_in_formats_of_their_own(tmp_path: Path) -> None:
+    """FP8 in attention, NVFP4 in feed-forward layers but for the first, which is whole."""
+    torch = pytest.importorskip("torch")
+    kinds = {f"model.layers.{i}.{name}": {"quant_algo": "FP8"} if name.startswith("self") else {
+        "quant_algo": "NVFP4", "group_size": 16} for i in range(3) for name in PROJECTIONS if i or name[:3] != "mlp"}
+    tensors = {}
+    for i in range(3):
+        for name, (out, columns) in zip(PROJECTIONS, LAYER, strict=True):
+            path = f"model.layers.{i}.{name}"
+            kind = kinds.get(path, {}).get("quant_algo")
+            scalars = {"weight_scale" if kind == "FP8" else "weight_scale_2": 1, "input_scale": 1} if kind else {}
+            tensors |= {f"{path}.{each}": torch.zeros((), dtype=torch.float32) for each in scalars}
+            codes = (torch.uint8, columns // 2) if kind == "NVFP4" else (
+                torch.float8_e4m3fn if kind else torch.bfloat16, columns)
+            tensors[f"{path}.weight"] = torch.zeros(out, codes[1], dtype=codes[0])
+            if kind == "NVFP4":
+                tensors[f"{path}.weight_scale"] = torch.zeros(out, columns // 16, dtype=torch.float8_e4m3fn)
+    packing = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "quantized_layers": kinds,
+               "exclude_modules": ["lm_head"]}
+    found = stored(LLAMA, packing)
+    assert found == Quantity(value=write(tmp_path / "m.safetensors", tensors), unit="B", kind="exact")
+    eight = {**packing, "quantized_layers": {name: {"quant_algo": "FP8"} for name in kinds}}
+    assert read(LLAMA, eight).quantization.bits == 8  # type: ignore[union-attr]
+    for wrong in ({}, {name: {"quant_algo": "W4A8_AWQ"} for name in kinds}, ["model.layers.0.mlp.up_proj"]):
+        assert "quantized_layers: must say of each" in refused({**packing, "quantized_layers": wrong})
+
+
 @pytest.mark.parametrize("packing", [
     {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
     {"quant_method": "torchao",

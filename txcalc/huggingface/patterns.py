@@ -84,6 +84,18 @@ def globs(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
         lambda module: fnmatchcase(module, text) or module.startswith(f"{text}.")))
 
 
+def below_layers(name: str) -> str:
+    """The name of a module without what its layers stand in, which differs between libraries."""
+    return name[max(name.find("layers."), 0):]
+
+
+def only_named(q: Config, field: str) -> Matcher | None:
+    """Those that are named one by one, and no other, where any are."""
+    named = {below_layers(name): name for name in q.data.get(field) or ()}
+    each = ((name, lambda module, own=own: below_layers(module) == own) for own, name in named.items())
+    return Matcher(field, tuple(each), (), (lambda module: below_layers(module) not in named,)) if named else None
+
+
 def _listed(
     q: Config, field: str, default: Sequence[str], each: Callable[[Config, str, str], Callable[[str], bool]],
 ) -> Matcher:

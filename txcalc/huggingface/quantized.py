@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 from txcalc.huggingface import modules
 from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
-from txcalc.huggingface.patterns import Matcher, exact_names, globs, module_patterns
+from txcalc.huggingface.patterns import Matcher, below_layers, exact_names, globs, module_patterns, only_named
 from txcalc.spec.errors import shown
 from txcalc.spec.facts import layer_order
 from txcalc.spec.inputs import LMHead
@@ -79,6 +79,7 @@ def _chosen(
     names = [name for matrix in matrices for part in matrix.parts for name in part]
     predicts = f"{family.layers}.{model.layers}.eh_proj"  # of a layer that is not built
     strange = matcher.strange(q, [*names, predicts])
+    apart, mixed = layout.pop("apart", ()), dict[str, int]()
     whole = filled(layout)
     linear, experts = (whole["weights"] == kind for kind in ("linear", "experts"))
     left: dict[str, int] = {}
@@ -87,15 +88,18 @@ def _chosen(
         path, routed = f"{matrix.layer}.{matrix.path}", ".experts." in matrix.path
         gate = matrix.path.endswith("shared_gate") and not linear  # never packed: it has one output
         leaves = [matcher.leaves(*part) for part in matrix.parts]
-        if len(set(leaves)) > 1:
+        other = {below_layers(name) in apart for part in matrix.parts for name in part}
+        if len({*leaves}) > 1 or len(other) > 1:
             raise q.error(matcher.field, f"leaves alone a part of what stands as one: {' and '.join(names[:2])}")
+        if True in other:
+            mixed[path] = mixed.get(path, 0) + matrix.copies
         if leaves[0] and not gate and (routed or not experts):
             left[path] = left.get(path, 0) + matrix.copies
         split |= len(leaves) > 1 and not leaves[0]
     untied = isinstance(model.head, LMHead) and not model.head.tied
     seen = model.tower is not None and linear
     optional: Data = {
-        "left": left,
+        "left": left, "mixed": [{"bits": 8, "scale_bytes": 0, "matrices": mixed}] if mixed else [],
         "head": linear and untied and not matcher.leaves("lm_head", "language_model.lm_head"),
     }
     alone = _leaves_tower(matcher) if tower else True
@@ -260,8 +264,17 @@ def _activation_bytes(scheme: Config, form: str) -> int:
 def _modelopt(q: Config) -> Data:
     """ModelOpt's files as its ``export_hf_checkpoint`` writes them, with fp32 scales of each matrix and its inputs."""
     cache = q.take("kv_cache_scheme", "kv_cache_quant_algo", default=None)
-    layout = q.choice("quant_algo", {"NVFP4": {"method": "nvfp4"}, "FP8": _custom(
-        8, rows=None, group=None, scale_bytes=4, matrix_bytes=4)})
+    known = {"NVFP4": {"method": "nvfp4"}, "FP8": _custom(8, rows=None, group=None, scale_bytes=4, matrix_bytes=4)}
+    layout = q.choice("quant_algo", {**known, "MIXED_PRECISION": {}})
+    if not layout:  # each has two fp32 scales, and NVFP4 those of groups beside
+        named = q.take("quantized_layers", default=None)
+        q.ignore("exclude_modules", "ignore")
+        each = named.values() if isinstance(named, Mapping) else ()
+        own = [str(kind.get("quant_algo") if isinstance(kind, Mapping) else kind) for kind in each]
+        if not own or not known.keys() >= {*own}:
+            raise q.error("quantized_layers", f"must say of each of some layers that it is in {' or '.join(known)}")
+        eight = {below_layers(name) for name, kind in zip(named, own, strict=True) if kind == "FP8"}
+        layout = {**known["NVFP4"], "apart": eight} if len(eight) < len(own) else known["FP8"]
     return {**layout, "exact": not cache}
 
 
@@ -343,7 +356,7 @@ def _custom(bits: int, **sizes: Any) -> Data:
 
 
 _MODELOPT: Final = Method(_modelopt, "config_groups producer quant_type group_size", {}, ("exclude_modules", "ignore"),
-                          (), globs)
+                          (), lambda q, *how: only_named(q, "quantized_layers") or globs(q, *how))
 
 METHODS: Final[Mapping[str, Method]] = {
     "gptq": Method(

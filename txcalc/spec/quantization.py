@@ -23,7 +23,7 @@ class Mixed(Spec):
 
     bits: Annotated[Size, "bits of a code"]
     group: Annotated[Size | None, "inputs that share a scale; none: all"] = None
-    scale_bytes: Annotated[Size | None, "bytes of a scale; default: as wide as the dtype"] = None
+    scale_bytes: Annotated[Count | None, "bytes of a scale; default: as wide as the dtype; 0: there is none"] = None
     offsets: Annotated[Flag, "an offset beside every scale, as wide as it"] = False
     matrices: Annotated[dict[str, Size], Least(1), "which: how many, by their path without layer numbers"]
 
