@@ -293,8 +293,8 @@ TARGETS: dict[str, dict[str, str]] = {
 """Layers of transformers' classes, and what they are called here."""
 
 
-@pytest.mark.grid(59)
-@pytest.mark.parametrize("recompute", [None, "full"])
+@pytest.mark.grid(97)
+@pytest.mark.parametrize("recompute", [None, "full", "ops"])
 @pytest.mark.parametrize("kind", ["lora", "dora"])
 @pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
 @pytest.mark.parametrize(("attention", "dtype", "batch"), [
@@ -308,12 +308,13 @@ def test_a_step_of_transformers_classes_with_peft(
     from tests.test_implementations import CONFIGS, SOURCE, model, workload
     from txcalc.check import classes, fake_cuda
 
-    if (name, attention) == ("gemma2", "sdpa") or (name, kind, dtype) == ("gpt2", "dora", "fp32"):
+    if (name, attention) == ("gemma2", "sdpa") or (name, kind, dtype) == ("gpt2", "dora", "fp32") or (
+            kind, recompute) == ("dora", "ops"):
         pytest.skip("is refused")
     adapter = {"r": 3, "targets": [*TARGETS[name]], "dropout": 0.1 * (batch - 1)}
     run: dict[str, Any] = {"attention": attention, "dtype": dtype, "dropout": 0.1 * (2 - batch), kind: adapter}
     more = {"source_seq": SOURCE} if name in ("bart", "t5", "mt5") else {}
-    more |= {"recompute": True} if recompute else {}
+    more |= {"recompute": recompute == "full" or recompute} if recompute else {}
     try:
         real = fake_cuda.ask("live_bytes", CONFIGS[name], batch, 7, **run, **more) if device == "fake-cuda" else (
             classes.live_bytes(CONFIGS[name], batch, 7, **run | more | {"dtype": measure.DTYPES[dtype]}))
@@ -322,6 +323,40 @@ def test_a_step_of_transformers_classes_with_peft(
     given = run | {kind: adapter | {"targets": ",".join(TARGETS[name].values()).split(",")}, "recompute": recompute}
     ours = live_bytes(trace(model(name), workload(name, batch=batch, device=device, **given)), in_place=False)
     assert [event.live for event in ours] == [live for _, live in real]
+
+
+@pytest.mark.grid(23)
+@pytest.mark.parametrize("recompute", [None, "full", "ops"])
+@pytest.mark.parametrize("precision", ["bf16", "fp32", "amp"])
+@pytest.mark.parametrize("device", ["cpu", "fake-cuda"])
+@pytest.mark.parametrize(("name", "parts"), [
+    *((name, parts) for name in ("llama", "qwen3", "olmo2", "phi3", "mixtral", "deepseek-v3", "neox") for parts in (
+        {"token_embedding": "embed"}, {"layers": "layers", "head": "lm_head"}, {"final_norm": "norm"})
+      if (name, *parts) != ("neox", "final_norm")),
+    ("gpt2", {"layers": "h"}), ("bert", {"token_embedding": "word_embeddings"}), ("vit", {"layers": "layers"}),
+])
+def test_a_step_of_transformers_classes_with_frozen_parts(
+    name: str, parts: dict[str, str], device: str, precision: str, recompute: str | None
+) -> None:
+    from tests.test_implementations import CONFIGS, model, workload
+    from txcalc.check import classes, fake_cuda
+
+    if (name, recompute is None) in (("gpt2", False), ("bert", False), ("vit", False)) or (
+            name, precision) in (("olmo2", "amp"), ("deepseek-v3", "amp")):
+        pytest.skip("is refused")
+    amp, kept = precision == "amp", "fp32" if precision == "fp32" else "bf16"
+    prefix = {"neox": "gpt_neox", "gpt2": "transformer", "bert": "bert.embeddings", "vit": "vit"}.get(name, "model")
+    theirs = [each if each == "lm_head" else f"{prefix}.{each}" for each in parts.values()]
+    run: dict[str, Any] = {"attention": "sdpa", "freeze": theirs, "recompute": recompute == "full" or recompute}
+    dtypes = {"dtype": "fp32", "autocast": "bf16"} if amp else {"dtype": kept}
+    try:
+        real = fake_cuda.ask("live_bytes", CONFIGS[name], 2, 7, **dtypes, **run) if device == "fake-cuda" else (
+            classes.live_bytes(CONFIGS[name], 2, 7, **{k: measure.DTYPES[v] for k, v in dtypes.items()}, **run))
+    except NotRun as reason:
+        pytest.skip(f"not run: {reason}")
+    w = workload(name, batch=2, device=device, attention="sdpa", dtype=kept, recompute=recompute, freeze=[*parts],
+                 **{"precision": "amp"} if amp else {})
+    assert [event.live for event in live_bytes(trace(model(name), w), in_place=False)] == [live for _, live in real]
 
 
 @pytest.mark.grid(11)

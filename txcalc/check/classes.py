@@ -9,7 +9,7 @@ Experts get equal shares of the tokens.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, Final
 from unittest.mock import patch
@@ -65,7 +65,7 @@ def _step(
     config: Config, batch: int, seq: int, device: str, *, source_seq: int | None = None,
     dtype: torch.dtype = torch.float32, attention: str = "sdpa", experts: str | None = None,
     dropout: float | None = None, autocast: torch.dtype | None = None,
-    recompute: bool | str = False, float8: bool = False,
+    recompute: bool | str = False, float8: bool = False, freeze: Sequence[str] = (),
     lora: Mapping[str, Any] | None = None, dora: Mapping[str, Any] | None = None,
 ) -> tuple[nn.Module, Callable[[], Tensor]]:
     """A model, and its forward pass to the loss."""
@@ -81,6 +81,8 @@ def _step(
             "context_fn": contexts("ops")}))
     if float8:
         with_float8(model)
+    for name, weight in model.named_parameters():
+        weight.requires_grad_(not name.startswith(tuple(freeze)))
     if (adapter := lora or dora) is not None:
         with_peft(model, adapter, dora=dora is not None)
     given = _inputs(model, batch, seq, source_seq, device, dtype)

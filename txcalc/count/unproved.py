@@ -224,6 +224,10 @@ def unproved(trace: Trace) -> str:
         found += [f"float8 with {what}" for what, has in FLOAT8 if has(trace)]
     if trace.workload.precision == "amp":
         found += [f"autocast over {what}" for what, has in AUTOCAST if _any(spec, has)]
+        own = trace.workload.implementation == "transformers" and trace.frozen is not None
+        found += ["autocast over frozen latents, or norms in fp32, in transformers' code"] * (own and (
+            (trace.code.rms_norm == "wide" and trace.workload.adapter is None)
+            or _any(spec, lambda b: getattr(b.attention, "kind", "") == "mla")))
         found += ["autocast over a bias and a fused loss"] * (
             trace.workload.loss == "fused" and getattr(spec.head, "bias", False))
     if generates:

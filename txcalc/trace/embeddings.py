@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from txcalc.spec import facts
 from txcalc.spec.inputs import eighth
+from txcalc.spec.words import form
 from txcalc.trace import ahead, curves, norms, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
@@ -42,9 +43,12 @@ def images(spec: Model, workload: Workload) -> Number:
 
 
 def wanted(t: Trace, x: Tensor) -> Tensor:
-    """Inputs as they are, or where layers with adapters are recomputed in transformers' code: as peft has them, made to
-    be given a gradient (``enable_input_require_grads``)."""
-    if t.frozen is None or t.workload.recompute != "full" or t.workload.implementation != "transformers":
+    """Inputs as they are, or where frozen layers are recomputed in transformers' code: made to be given a gradient
+    (``enable_input_require_grads``), which peft has of all inputs, and the classes have of tokens."""
+    again = t.workload.recompute == "full" or form(t.workload.recompute or "") == "ops"
+    if t.frozen is None or not again or t.workload.implementation != "transformers" or t.needs(x):
+        return x
+    if t.workload.adapter is None and (t.model.encoder or t.model).input.kind != "tokens":
         return x
     x = t.alias(x, *x.shape, grad=True)
     t.leaves = (*t.leaves, x)

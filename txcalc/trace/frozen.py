@@ -134,14 +134,20 @@ def check(t: Trace) -> None:
         return
     packing = packed.packing(t)
     given = frozen.field
+    alone = w.implementation == "transformers" and w.adapter is None
+    policy, scaled = form(w.recompute or "") == "ops", any(
+        op.kind.name == "adapter" and op.within.experts for op in t.ops)
     unbuilt = {
+        "an encoder and a decoder of transformers": alone and t.model.encoder is not None,
+        "tables of positions or types and recomputation": alone and w.recompute is not None and (
+            t.model.token_types > 0 or t.model.position.kind == "learned"),
+        "norms whose scale is an offset": alone and t.code.rms_norm == "offset",
+        "DoRA and recomputation by a policy": policy and w.dora is not None,
+        "adapters of experts and recomputation by a policy": policy and scaled,
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
-        f"the code of {w.implementation}": w.implementation != "torch" and w.adapter is None,
         "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
             w.recompute in ("full", "selective") and _differs(t.model)),
-        "recomputation by a policy": form(w.recompute or "") == "ops",
-        "DoRA on routed experts": w.dora is not None and any(
-            op.kind.name == "adapter" and op.within.experts for op in t.ops),
+        "DoRA on routed experts": w.dora is not None and scaled,
         # peft makes their transpose a parameter, which is then given a gradient.
         "DoRA with dropout on weights stored by columns": t.code.linear == "columns" and w.dora is not None and (
             w.dora.dropout > 0 and w.weight_dtype == (w.dora.dtype or "fp32")),
