@@ -85,6 +85,11 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "layer_types": [None], "final_logit_softcapping": [None, 30.0], "enable_moe_block": [True, False],
         "num_experts": [5, 7], "top_k_experts": [1, 2], "moe_intermediate_size": [11, 13],
     },
+    "gemma3n_text": LLAMA | HEADS | {
+        "num_hidden_layers": [7, 8], "sliding_window": [5], "attention_bias": [True, False], "pad_token_id": [0],
+        "num_kv_shared_layers": [0, 1, 2], "hidden_size_per_layer_input": [6, 10], "altup_num_inputs": [2, 3, 4],
+        "vocab_size_per_layer_input": [262400, 262411], "laurel_rank": [3, 7], "final_logit_softcapping": [30.0],
+        "num_attention_heads": [4]},
     "olmo": LLAMA | {"attention_bias": [True, False], "clip_qkv": [None, 8.0]},
     "olmo2": LLAMA | {"attention_bias": [True, False]},
     "olmo3": LLAMA | {"num_hidden_layers": [3, 8, 9], "sliding_window": [5]},

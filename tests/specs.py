@@ -233,6 +233,16 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
     return {**stack, "groups": groups}
 
 
+def perhaps_altup(data: dict[str, Any]) -> dict[str, Any]:
+    """With alternating updates, where layers are alike and have what those run on."""
+    own = data["attention"]
+    if data.get("groups") or not own or own.get("blocks") or not data["feed_forward"] or data["recurrent"] or (
+            data.get("convolution") or data["residual"] != "sequential" or not data.get("per_layer_embedding")):
+        return data
+    return data | {"altup": {"streams": 3, "laurel_rank": 5}, "tanh_gates": False, "adapter": None, "streams": None,
+                   "norm": {**data["norm"], "placement": "sandwich", **UNGATED}}
+
+
 def in_inputs(position: dict[str, Any]) -> bool:
     return position["kind"] in ("none", "learned", "sinusoidal", "rope")
 
@@ -272,6 +282,7 @@ def specs(draw: st.DrawFn) -> Model:
     elif draw(st.integers(0, 3)) == 0:
         data["per_layer_embedding"] = {"rows": 67, "width": draw(st.sampled_from((4, 6))),
                                        "activation": draw(st.sampled_from(ACTIVATIONS))}
+        data = perhaps_altup(data)
     elif draw(st.integers(0, 2)) == 0:
         data = perhaps_streams(data)
     elif data.get("groups") is None and data["attention"] is not None:
@@ -318,7 +329,7 @@ def bottlenecks(draw: st.DrawFn) -> dict[str, Any]:
         "embedding_dim": 5, "embedding_projection": "rows", "embedding_span": draw(st.sampled_from((1, 3))),
         "token_tables": (), "entities": None, "contact_head": False, "recurrent": None, "convolution": None,
         "adapter": None, "tanh_gates": False, "shared_block": None,
-        "residual": "sequential", "per_layer_embedding": None, "extra_tokens": 0, "streams": None,
+        "residual": "sequential", "per_layer_embedding": None, "altup": None, "extra_tokens": 0, "streams": None,
         "norm": {"kind": draw(st.sampled_from(("layernorm", "affine"))), "scale": draw(flags), "placement": "post"},
         "attention": {"heads": 2, "head_dim": 4, "bias": draw(flags)},
         "feed_forward": {"d_ff": 17, "bias": draw(flags)},

@@ -55,6 +55,7 @@ MODELS: Final[Rows] = (
         for s in (spec, spec.encoder, spec.tower))),
     ("a norm of embeddings without weights", lambda spec: spec.embedding_norm and not spec.embedding_norm_scale),
     ("an autoencoder of images", lambda spec: spec.autoencoder is not None),
+    ("alternating updates", lambda spec: spec.altup is not None),
     ("entities that are not there", lambda spec: spec.entities is not None),
     ("residual streams, or scaled", lambda spec: any(s is not None and (s.streams is not None or s.residual_scale)
                                                      for s in (spec, spec.encoder, spec.tower))),

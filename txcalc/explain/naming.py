@@ -253,6 +253,8 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("grid", "channels"): Letter("C_F", "channels of convolutions over mel bins"),
     ("grid", "frames"): Letter("n_F", "frames of a piece of sound"),
     ("shared_block", "rank"): Letter("r_s", "rank of adapters to a shared block"),
+    ("altup", "streams"): Letter("n_s", "streams of alternating updates"),
+    ("altup", "laurel_rank"): Letter("r_l", "rank of an augmented residual"),
     ("entities", "rows"): Letter("V_e", "entities"),
     ("entities", "width"): Letter("e_e", "columns of the table of entities"),
     **{("column_groups", name): Letter(f"G_{name}", f"groups of columns of {name}")

@@ -15,7 +15,21 @@ from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, HEAD_NORM, decoder
 from txcalc.huggingface.layerwise import all_but, every, listed_kinds
 from txcalc.huggingface.multimodal import head_of, part_of, seeing_classes
-from txcalc.huggingface.rows import RMS, SANDWICH, Family, Part, Rows, Value, flag, gated, number, read, size, some
+from txcalc.huggingface.rows import (
+    RMS,
+    SANDWICH,
+    Family,
+    Part,
+    Rows,
+    Value,
+    activation,
+    flag,
+    gated,
+    number,
+    read,
+    size,
+    some,
+)
 from txcalc.huggingface.vision import SIDE, side_of, turns_both_ways
 from txcalc.spec.errors import shown
 
@@ -97,6 +111,34 @@ gemma4 = partial(
     feed_forward=_feed_forward, norm=SANDWICH, softcap=number("final_logit_softcapping"), embedding_scale=True,
     per_layer_embedding=_per_layer, only={"use_bidirectional_attention": (None, "vision")},  # the mask of images only
     ignore="num_experts top_k_experts moe_intermediate_size vocab_size_per_layer_input", finish=_layers)
+
+
+def _gemma3n(c: Config, _: str, spec: Data) -> Data:
+    """Layers whose feed-forwards may differ; the last of each kind before those that share has their keys."""
+    layers = spec["layers"]
+    slides = [not full for full in every(5)(c, layers)]
+    slides = listed_kinds(c, "layer_types", layers, lambda *_: slides, "full_attention", "sliding_attention")
+    shared, widths = c.size("num_kv_shared_layers", least=0), c.take("intermediate_size")
+    own = slides[: layers - shared]
+    if shared and {*own} != {*slides}:
+        raise c.error("num_kv_shared_layers", f"leaves a kind of layer without one that has keys, with {shared} of "
+                      f"{layers} layers")
+    if isinstance(widths, list) and (len(widths) != layers or not all(type(w) is int and w > 0 for w in widths)):
+        raise c.error("intermediate_size", f"must be a whole number, or a list of {layers}")
+    each = widths if isinstance(widths, list) else [widths] * layers
+    return layered(spec, [{
+        "attention": {**({"window": c.size("sliding_window")} if slid else {}), "kv_shared": i >= len(own)},
+        "feed_forward": {"d_ff": each[i]}} for i, slid in enumerate(slides)])
+
+
+TEXT_3N: Final = decoder(
+    {"Gemma3nForCausalLM": "lm", "Gemma3nTextModel": "none"}, attention=_ATTENTION, feed_forward=lambda c: gated(
+        act="hidden_activation", d_ff=max(w) if isinstance(w := c.take("intermediate_size"), list) else w),
+    norm=SANDWICH, softcap=number("final_logit_softcapping"), embedding_scale=True, per_layer_embedding=lambda c: {
+        "rows": size("vocab_size_per_layer_input"), "width": size("hidden_size_per_layer_input"),
+        "activation": activation("hidden_activation")},
+    altup={"streams": size("altup_num_inputs"), "laurel_rank": size("laurel_rank")}, finish=_gemma3n,
+    ignore="altup_active_idx altup_coef_clip activation_sparsity_pattern", only={"altup_correct_scale": True})
 TEXT: Final = gemma4({"Gemma4ForCausalLM": "lm", "Gemma4TextModel": "none"})
 
 # ---------------------------------------------------------------- images
@@ -136,6 +178,7 @@ def _tower(c: Config) -> Data:
 
 
 ROWS: Final[Rows] = {
+    "gemma3n_text": TEXT_3N,
     "gemma4_text": TEXT,
     "gemma4_unified_text": gemma4({"Gemma4UnifiedForCausalLM": "lm", "Gemma4UnifiedTextModel": "none"}),
     "gemma4": Family(_seeing, seeing_classes("Gemma4"), ("gemma4_vision",)),

@@ -32,7 +32,7 @@ from txcalc.spec.inputs import (
     TransformerXLPosition,
 )
 from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Dense, FeedForward, Recurrent
-from txcalc.spec.projections import Bottleneck, Convolution, LanguageAdapter, check_crossing
+from txcalc.spec.projections import AltUp, Bottleneck, Convolution, LanguageAdapter, check_crossing
 from txcalc.spec.quantization import Quantization, StoredTensors
 from txcalc.spec.tables import Entities, PerLayerEmbedding, TokenTable
 
@@ -272,6 +272,7 @@ class Model(Stack):
     embedding_span: Annotated[Size, "rows: tokens whose rows stand side by side before that (MobileBERT: 3)"] = 1
     embedding_scale: Annotated[Flag, "token embeddings times sqrt(d_model)"] = False
     per_layer_embedding: PerLayerEmbedding | None = None
+    altup: Annotated[AltUp | None, "streams of alternating updates, to which per_layer_embedding adds"] = None
     encoder: Annotated[Encoder | None, "fields left out are taken from the decoder"] = None
     unread_memory: Annotated[
         Size | None, "decoders alone: columns of the encoder's output that cross_attention would read, were there one",
@@ -342,6 +343,7 @@ class Model(Stack):
         if own is not None and isinstance(own.input, TokenInput) and own.d_model not in (None, self.d_model):
             raise FieldError(("encoder", "d_model"), "tokens of both stacks have vectors of one width: leave it out")
         self._check_per_layer_embedding()
+        widths.check_altup(self)
         self._check_vectors()
         widths.check(self)
         for name, sizes in self.stored.layers.items() if self.stored else ():

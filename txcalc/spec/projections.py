@@ -81,6 +81,16 @@ class Ahead(Spec):
     buckets: Size = 32
 
 
+class AltUp(Spec):
+    """Residual streams, of which a layer updates one as all predict it, and corrects all (arXiv 2301.13310).
+
+    Beside attention runs a low-rank product of what it reads (LAuReL, arXiv 2411.07501), as in Gemma 3n.
+    """
+
+    streams: Size
+    laurel_rank: Size
+
+
 class Bottleneck(Spec):
     """A narrower layer within each, between a projection down and one back up (MobileBERT, arXiv 2004.02984)."""
 

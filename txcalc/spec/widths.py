@@ -377,3 +377,17 @@ def check_projector(tower: SideTower, projector: Projector, at: Loc) -> None:
     for name, skips in (("unused_layers", projector.unused_layers), *read):
         if skips and (tower.groups is not None or skips >= tower.layers):
             raise FieldError((*at, name), "must leave layers to read, all of them alike")
+
+
+def check_altup(model: Model) -> None:
+    """Alternating updates need a vector of each layer's, and layers of attention and feed-forward in norms."""
+    if model.altup is None:
+        return
+    beside = model.streams or model.layer_scale or model.residual_scale or model.per_layer_embedding is None
+    if beside or any(
+            block.attention is None or block.feed_forward is None or block.recurrent or block.adapter
+            or block.tanh_gates or block.residual != "sequential" or block.norm.placement != "sandwich"
+            or block.norm.gate_rank or not block.norm.on_attention or block.convolution or block.bottleneck
+            or getattr(block.attention, "blocks", None) for _, block in located_blocks(model)):
+        raise FieldError(("altup",), "needs per_layer_embedding, and layers of attention and feed_forward with norms "
+                         "before and behind both")

@@ -55,6 +55,15 @@ class Around(NamedTuple):
     out: Number | None = None  # columns that attention puts out, where not as many as it reads
 
 
+def gathered(t: Trace, around: Around) -> Around:
+    """What a layer is given beside its input, which as a unit of sharded weights gathers its gradients by itself."""
+    if t.workload.layout is None or not t.workload.layout.shards:
+        return around
+    table, memory = (None if x is None else ops.view(t, name, x)
+                     for name, x in (("table", around.table), ("memory", around.memory)))
+    return around._replace(table=table, memory=memory)
+
+
 def self_attention(
     t: Trace, spec: Attention | MLA, around: Around, x: Tensor, values: Tensor | None = None
 ) -> Tensor:

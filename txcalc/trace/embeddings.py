@@ -8,6 +8,7 @@ from txcalc.spec import facts
 from txcalc.spec.inputs import eighth
 from txcalc.spec.words import form
 from txcalc.trace import ahead, curves, norms, ops, parts, split
+from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
 from txcalc.trace.tensors import How, Number, Role, Tensor
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from txcalc.spec.layers import Norm
     from txcalc.spec.model import Model, Stack
     from txcalc.spec.tables import PerLayerEmbedding
+    from txcalc.trace.attention import Around
     from txcalc.trace.workload import Workload
 
 
@@ -218,15 +220,18 @@ def per_layer_inputs(
         return ops.scaled(t, "scale", both)
 
 
+def per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, own: Tensor) -> Tensor:
+    """A layer's own input, gated by its output (b, n, d), projected and normed."""
+    with t.scope("per_layer_input", component="per-layer input"), t.frame():
+        gate = curves.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
+        y = ops.multiply(t, "product", gate, own)
+        return norms.norm(t, "norm", ops.linear(t, "up", y, x.shape[-1]), norm)
+
+
 def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor, own: Tensor) -> Tensor:
-    """A layer's output (b, n, d), and its own input gated by it, projected and normed."""
-    *_, d = x.shape
+    """A layer's output (b, n, d), and its own input gated by it."""
     with t.frame(x):
-        with t.scope("per_layer_input", component="per-layer input"), t.frame():
-            gate = curves.activation(t, "activation", ops.linear(t, "gate", x, spec.width), spec.activation)
-            y = ops.multiply(t, "product", gate, own)
-            y = norms.norm(t, "norm", ops.linear(t, "up", y, d), norm)
-        return ops.add(t, x, y)
+        return ops.add(t, x, per_layer_input(t, spec, norm, x, own))
 
 
 def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor:
@@ -290,3 +295,18 @@ def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Nu
     ops.parameter(t, "relative_embedding", rows, d, kind="embedding")
     table = t.tensor(rows, d, role=Role.PARAMETER, label="relative positions")
     return norms.norm(t, "relative_norm", table, stack.norm) if position.norm else table
+
+
+def shared_positions(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
+    """What a stack's layers share of its positions: a bias by distance, biases of queries, relative embeddings."""
+    (_, n, d), position = x.shape, stack.position
+    if position.kind == "relative" and not position.per_layer:
+        n, first = n * t.layout.by_position, facts.first_attention(stack)
+        keys = n + (t.workload.past if around.cached else 0)
+        return t.hold(relative_bias(t, position, first.heads, n, keys, causal=around.causal, fixed=around.fixed,
+                                    blocks=getattr(first, "blocks", None)))
+    if position.kind == "transformer-xl" and not position.per_layer:
+        first = facts.first_attention(stack)
+        assert first.kind == "standard"
+        return query_biases(t, first.heads, first.head_dim)
+    return t.hold(position_table(t, position, stack, d)) if position.kind == "disentangled" else None

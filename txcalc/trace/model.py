@@ -7,14 +7,25 @@ from contextlib import nullcontext
 from functools import partial
 from typing import TYPE_CHECKING
 
-from txcalc.spec.facts import embedding_width, first_attention, is_causal, shares_keys, skipped, width
-from txcalc.trace import beside, embeddings, encoder_decoders, low_rank, neighbours, norms, ops, packed, split, tables
-from txcalc.trace.attention import Around, cross_attention, self_attention
+from txcalc.spec.facts import embedding_width, is_causal, shares_keys, skipped, width
+from txcalc.trace import (
+    altup,
+    beside,
+    embeddings,
+    encoder_decoders,
+    low_rank,
+    neighbours,
+    norms,
+    ops,
+    packed,
+    split,
+    tables,
+)
+from txcalc.trace.attention import Around, cross_attention, gathered, self_attention
 from txcalc.trace.beams import search
 from txcalc.trace.bottleneck import layer as layer_within
 from txcalc.trace.cells import convolve
 from txcalc.trace.curves import tanh_gated
-from txcalc.trace.distances import query_biases, relative_bias
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.frozen import Frozen, check
 from txcalc.trace.heads import Outputs, pool, project, top
@@ -237,14 +248,14 @@ def _stack(
             if not t.received(x):
                 x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
             x = neighbours.padded(t, stack, x if t.code.holds_inputs else t.hold(x))
-            around = around._replace(table=_table(t, stack, around, x))
+            around = around._replace(table=embeddings.shared_positions(t, stack, around, x))
         if positions is not None:
             x, made = tables.tables(t, stack, x, positions, tables.rotated(stack), cached=cached)
             around = around._replace(made=made)
         elif t.code.attention == "heads" and around.made is None:
             around = around._replace(made=tables.Tables({None: None}, {}))
         per_layer = spec.per_layer_embedding if stack is spec else None
-        inputs = None
+        inputs, alternates = None, spec.altup if stack is spec else None
         if per_layer is not None and ids is not None:
             inputs = t.hold(embeddings.per_layer_inputs(t, per_layer, stack.norm, stack.layers, ids, x))
 
@@ -252,8 +263,11 @@ def _stack(
             own = None
             if inputs is not None:  # the layer's vectors (b, n, width) of those of all
                 own = ops.view(t, "own_input", inputs, *inputs.shape[:2], inputs.shape[-1], copied=True)
-            given = _given(t, around)
+            given = gathered(t, around)
             with t.frame(x, unit=True), t.again("full", *([] if positions is None else [positions])):
+                if alternates is not None and per_layer is not None and own is not None:
+                    return altup.layer(t, alternates, per_layer, block.norm, x, own,
+                                       partial(_block, t, block, stack, given))
                 y = _block(t, block, stack, given, x)
                 if per_layer is None or own is None:
                     return y
@@ -267,6 +281,7 @@ def _stack(
         around = share(t, stack, around, x)
         with t.frame():
             x = x if stack.streams is None else spread(t, x, stack.streams)
+            x = x if alternates is None else altup.opened(t, alternates, x)
             if stack.groups is None and t.size(stack.layers) != 0:
                 x = turns(t, "layers", stack.layers, partial(layer, stack), x, shared=stack.share_layers,
                            unused=unused, within="layer", apart=around.made is not None and bool(around.made.bias))
@@ -277,32 +292,9 @@ def _stack(
                 t.hold(held)
         x = neighbours.cut(t, stack, x, n)
         x = x if stack.streams is None else mixed(t, "final_streams", x, adds=False)[0]
+        x = x if alternates is None else altup.closed(t, alternates, x)
         x = norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
         return ops.dropout(t, "final_dropout", x) if t.code.drops_last else x
-
-
-def _given(t: Trace, around: Around) -> Around:
-    """What a layer is given beside its input, which as a unit of sharded weights gathers its gradients by itself."""
-    if t.workload.layout is None or not t.workload.layout.shards:
-        return around
-    table, memory = (None if x is None else ops.view(t, name, x)
-                     for name, x in (("table", around.table), ("memory", around.memory)))
-    return around._replace(table=table, memory=memory)
-
-
-def _table(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
-    """What a stack's layers share of its positions: a bias by distance, biases of queries, relative embeddings."""
-    (_, n, d), position = x.shape, stack.position
-    if position.kind == "relative" and not position.per_layer:
-        n, first = n * t.layout.by_position, first_attention(stack)
-        keys = n + (t.workload.past if around.cached else 0)
-        return t.hold(relative_bias(t, position, first.heads, n, keys, causal=around.causal, fixed=around.fixed,
-                                    blocks=getattr(first, "blocks", None)))
-    if position.kind == "transformer-xl" and not position.per_layer:
-        first = first_attention(stack)
-        assert first.kind == "standard"
-        return query_biases(t, first.heads, first.head_dim)
-    return t.hold(embeddings.position_table(t, position, stack, d)) if position.kind == "disentangled" else None
 
 
 def _block(t: Trace, block: Sublayers, stack: Stack, around: Around, x: Tensor) -> Tensor:
@@ -390,6 +382,8 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
             add = ops.add if weights is None else partial(added, weights=weights)
             x = ops.scale(t, f"{name}_residual", x) if stack.residual_scale else x
             x = y if block.residual == "none" else add(t, x, y)
+            own = getattr(stack, "altup", None) if name == "attention" else None
+            x = x if own is None else altup.laurel(t, own, block.norm, h, x)
         x = x if name != "feed_forward" or block.adapter is None else beside.adapt(t, block.adapter, block.norm, x)
         if place == "post":
             x = norms.norm(t, f"{name}_norm", x, block.norm)

@@ -119,7 +119,7 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("global tokens", lambda m: any(s is not None and global_tokens(s) for s in (m, m.encoder)), _STAGES),
     ("differential attention", lambda m: any(
         getattr(b.attention, "differential", False) for _, b in located_blocks(m)), _PARTS),
-    ("residual streams", lambda m: m.streams is not None, {"tp": "ranks", **_STAGES, **_PARTS}),
+    ("residual streams", lambda m: m.streams is not None or m.altup is not None, {"tp": "ranks", **_STAGES, **_PARTS}),
     ("bottlenecks", lambda m: any(b.bottleneck is not None for _, b in located_blocks(m)), {"tp": "ranks", **_PARTS}),
     ("a head beside the token table", lambda m: getattr(m.head, "widened", False), {"tp": "ranks"}),
     ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.ahead import AheadAttention
+from txcalc.check.reference.altup import Alternating
 from txcalc.check.reference.attention import (
     AdditiveMask,
     PatchBias,
@@ -55,7 +56,7 @@ from txcalc.spec.inputs import (
 from txcalc.spec.layers import MLA, Attention, BlockNorm, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Stack, Sublayers
-from txcalc.spec.projections import Blocks
+from txcalc.spec.projections import AltUp, Blocks
 from txcalc.spec.rnn import OverImages
 from txcalc.spec.tables import PerLayerEmbedding
 
@@ -171,6 +172,7 @@ class Block(nn.Module):
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
         memory: int | None, per_layer: PerLayerEmbedding | None = None, alone: bool = False,
         streams: int | None = None, kept: bool = False, shared: Mapping[str, SharedTransformer] | None = None,
+        altup: AltUp | None = None,
     ) -> None:
         super().__init__()
         norm = block.norm
@@ -179,6 +181,7 @@ class Block(nn.Module):
         self.mixed, self.alone, self.skipped = block.residual == "mixers", alone, alone and skipped(block)
         self.scaled, self.bare = scaled and block.residual != "none", not norm.on_attention
         self.replaces = block.residual == "none"
+        self.altup = None if altup is None else Alternating(altup, norm, d_model)
         use = block.shared_block
         self.shared = None if use is None or shared is None else SharedUse(use, d_model, shared[str(use.index)])
         own, recurrent, cross = block.attention, block.recurrent, block.cross_attention
@@ -260,6 +263,11 @@ class Block(nn.Module):
         self, x: Tensor, memory: Tensor | None, bias: Tensor | None, past: int, cache: LayerCache | None,
         own: Tensor | None,
     ) -> Tensor:
+        if self.altup is not None and self.per_layer_input is not None and own is not None:
+            predicted, active = self.altup(x)
+            streams, first = self.altup(predicted, self._sublayers(active, memory, bias, past, cache))
+            added = self.per_layer_input(first, own).unsqueeze(2)
+            return torch.cat((streams[:, :, :1], streams[:, :, 1:] + added), dim=2)
         y = self._sublayers(x, memory, bias, past, cache)
         if self.convolution is not None:
             y = self.convolution_norm(y + self.convolution(x))
@@ -323,8 +331,9 @@ class Block(nn.Module):
             case "post":
                 return self._norm(f"{name}_norm", self._add(x, self._scale(name, run(x)), name))
             case "sandwich":
-                y = self._scale(name, run(self._norm(f"{name}_norm", x)))
-                return self._add(x, self._norm(f"{name}_post_norm", y), name)
+                h = self._norm(f"{name}_norm", x)
+                y = self._add(x, self._norm(f"{name}_post_norm", self._scale(name, run(h))), name)
+                return y if self.altup is None or name != "attention" else self.altup.laurel(h, y)
             case "res-post":
                 return self._add(x, self._norm(f"{name}_norm", self._scale(name, run(x))), name)
 

@@ -22,7 +22,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
         "name", "family", "modeling", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model",
         "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
-        "embedding_projection_bias", "embedding_span", "embedding_scale", "per_layer_embedding", "encoder",
+        "embedding_projection_bias", "embedding_span", "embedding_scale", "per_layer_embedding", "altup", "encoder",
         "source_vocab",
         "unread_memory", "unused_table", "tower", "pooler", "autoencoder", "entities", "contact_head", "head",
         *STORAGE,
@@ -83,6 +83,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     rnn.GRU: _CELL | {"reset"},
     rnn.Convolution1D: {"kind", "width", "channels", "bias", "gated", "activation"},
     layers.GatedDelta: {"kind", "key_heads", "value_heads", "key_dim", "value_dim", "conv"},
+    projections.AltUp: {"streams", "laurel_rank"},
     projections.Bottleneck: {"width", "shared", "feed_forwards"},
     projections.Ahead: {"streams", "buckets"},
     projections.Blocks: {"length", "reach", "summaries", "global_tokens", "staggered"},

@@ -13,6 +13,7 @@ from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 from txcalc.check.reference.ahead import Streams as AheadStreams
+from txcalc.check.reference.altup import End
 from txcalc.check.reference.attention import PatchBias, RelativeBias
 from txcalc.check.reference.block import Block, PositionTables, sinusoids
 from txcalc.check.reference.bottleneck import Bottlenecked
@@ -125,6 +126,8 @@ class StackModules(nn.Module):
         self.per_layer_embedding = None if per_layer is None else PerLayerInputs(
             per_layer, stack.norm, stack.layers, d_model)
 
+        altup = model.altup if stack is model else None
+        self.altup_in, self.altup_out = (None if altup is None else End(altup, d_model) for _ in range(2))
         using = {block.shared_block.index: block for _, block in located_blocks(stack) if block.shared_block}
         self.shared_blocks = nn.ModuleDict({str(index): SharedTransformer(
             block.shared_block, block.norm, d_model, options,
@@ -138,7 +141,7 @@ class StackModules(nn.Module):
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
                               per_layer=per_layer, streams=stack.streams,
                               kept=stack.residual_scale,
-                              shared=cast(dict[str, SharedTransformer], self.shared_blocks)), count
+                              altup=altup, shared=cast(dict[str, SharedTransformer], self.shared_blocks)), count
             )
             self.width = cast(Block, made[-1]).width if count else self.width
             return made
@@ -216,6 +219,7 @@ class StackModules(nn.Module):
         inputs = None if self.per_layer_embedding is None else self.per_layer_embedding(ids, x)
         if self.plan.streams is not None:
             x = x.unsqueeze(2).expand(-1, -1, self.plan.streams, -1).contiguous()
+        x = x if self.altup_in is None else self.altup_in(x)
         if self.together is not None:
             x = self._in_segments(self.together, x, memory, bias, past, inputs)
         for i, block in enumerate(self.blocks_in_order() if self.together is None else ()):
@@ -232,6 +236,7 @@ class StackModules(nn.Module):
         if cache is not None:
             cache.length = past + n
         x = x if self.final_streams is None else self.final_streams(x)[0]
+        x = x if self.altup_out is None else self.altup_out(x)
         first = 0 if self.global_tokens is None else len(self.global_tokens)
         return self.final_norm(x if self.multiple is None else x[:, first : first + n])
 
