@@ -143,15 +143,15 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
         block["cross_attention"] = draw(attentions(rotary=rotary, crossing=True))
     if draw(st.integers(0, 3)) == 0:
         block["recurrent"] = draw(recurrences(d=d, causal=causal, crossing=crossing))
+        if bare and not crossing and draw(flags):
+            return {**block, "attention": None, "shared_block": draw(shared(rotary=rotary)), "residual": "sequential",
+                    "norm": draw(norms(placement="pre", shared=False)) | UNGATED}
         for name in ("attention", "cross_attention", "feed_forward"):
             read = name != "cross_attention" or "attends" in block["recurrent"]
             if name in block and read and (bare or name != "attention") and draw(flags):
                 block[name] = None
         if not crossing and block["attention"] is not None and draw(flags):
             return {**block, "residual": "mixers", "norm": draw(norms(placement="pre", shared=False)) | UNGATED}
-        if block["attention"] is None and not crossing and draw(flags):
-            return {**block, "shared_block": draw(shared(rotary=rotary)), "residual": "sequential",
-                    "norm": draw(norms(placement="pre", shared=False)) | UNGATED}
         placement = draw(st.sampled_from(PLACES))
         return draw(perhaps_apart({**block, "residual": draw(st.sampled_from(("sequential", "none"))),
                                    "norm": draw(norms(placement=placement, shared=False)) | UNGATED}))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from txcalc.spec.facts import located_blocks
@@ -9,7 +12,7 @@ from txcalc.trace import norms, ops
 from txcalc.trace.attention import Around, self_attention
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.record import Trace
-from txcalc.trace.tensors import Tensor
+from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import BlockNorm
@@ -21,8 +24,9 @@ def share(t: Trace, stack: Stack, around: Around, x: Tensor) -> Around:
     blocks = {block.shared_block.index: block for _, block in located_blocks(stack) if block.shared_block is not None}
     for index, block in sorted(blocks.items()):
         assert block.shared_block is not None
-        with t.scope(_path(index), copies=1, calls=0, repeat=True):
-            _run(t, block.shared_block, block.norm, around._replace(cached=False), _joined(t, x, x))
+        inside = partial(t.scope, f"shared_blocks.{index}", absolute=True)
+        with t.scope("", copies=1, calls=0, repeat=True):
+            _run(t, block.shared_block, block.norm, around._replace(cached=False), _joined(t, x, x), inside)
     return around._replace(embedded=x) if blocks else around
 
 
@@ -31,21 +35,15 @@ def with_shared(t: Trace, block: Sublayers, around: Around, x: Tensor) -> Tensor
     own = block.shared_block
     if own is None or around.embedded is None:
         return x
-    joined, d = _joined(t, x, around.embedded), x.shape[-1]
+
+    def adapt(name: str, x: Tensor, width: Number) -> None:
+        with t.scope(f"adapters.{name}", component="adapter"):
+            ops.linear(t, "up", ops.linear(t, "down", x, own.rank or 0), width)
+
     with t.scope("shared"):
-        with t.scope("adapters", component="adapters"):
-            for name in ("q", "k", "v") if own.attention_adapters else ():
-                heads = own.attention.heads if name == "q" else own.attention.kv_heads
-                _adapter(t, own, name, joined, heads * own.attention.head_dim)
-            if own.rank is not None:
-                _adapter(t, own, "gate_up", x, (1 + own.feed_forward.gated) * own.feed_forward.d_ff)
-        with t.scope(_path(own.index), copies=0, absolute=True):
-            y = _run(t, own, block.norm, around, joined)
-        return ops.add(t, x, ops.linear(t, "projection", y, d))
-
-
-def _path(index: int) -> str:
-    return f"shared_blocks.{index}"
+        inside = partial(t.scope, f"shared_blocks.{own.index}", copies=0, absolute=True)
+        y = _run(t, own, block.norm, around, _joined(t, x, around.embedded), inside, adapt)
+        return ops.add(t, x, ops.linear(t, "projection", y, x.shape[-1]))
 
 
 def _joined(t: Trace, x: Tensor, embedded: Tensor) -> Tensor:
@@ -53,13 +51,21 @@ def _joined(t: Trace, x: Tensor, embedded: Tensor) -> Tensor:
     return t.op("joined", "elementwise", reads=(x, embedded), writes=(t.tensor(b, n, 2 * d, label="joined"),))
 
 
-def _adapter(t: Trace, own: SharedBlock, name: str, x: Tensor, width: object) -> None:
-    ops.linear(t, f"{name}.up", ops.linear(t, f"{name}.down", x, own.rank), width)
-
-
-def _run(t: Trace, own: SharedBlock, norm: BlockNorm, around: Around, x: Tensor) -> Tensor:
-    """(b, n, 2 d) to (b, n, d)."""
-    d = x.shape[-1] // 2
-    h = norms.norm(t, "attention_norm", x, norm)
-    y = self_attention(t, own.attention, around._replace(out=d), h)
-    return feed_forward(t, own.feed_forward, norms.norm(t, "feed_forward_norm", y, norm), y, norm, cached=False)
+def _run(
+    t: Trace, own: SharedBlock, norm: BlockNorm, around: Around, x: Tensor,
+    inside: Callable[[], AbstractContextManager[None]], adapt: Callable[[str, Tensor, Number], None] | None = None,
+) -> Tensor:
+    """(b, n, 2 d) to (b, n, d), ``inside`` the shared weights; beside them a layer's own adapters."""
+    attention, feed = own.attention, own.feed_forward
+    with inside():
+        h = norms.norm(t, "attention_norm", x, norm)
+    if adapt is not None and own.attention_adapters:
+        for name, heads in (("q", attention.heads), ("k", attention.kv_heads), ("v", attention.kv_heads)):
+            adapt(name, h, heads * attention.head_dim)
+    with inside():
+        y = self_attention(t, attention, around._replace(out=x.shape[-1] // 2, shared=None), h)
+        h = norms.norm(t, "feed_forward_norm", y, norm)
+    if adapt is not None and own.rank is not None:
+        adapt("gate_up", h, (1 + feed.gated) * feed.d_ff)
+    with inside():
+        return feed_forward(t, feed, h, y, norm, cached=False)

@@ -34,6 +34,7 @@ class SharedTransformer(nn.Module):
         super().__init__()
         own = plan.attention
         self.attention_norm, self.attention = Normalization(norm, 2 * d_model), attention
+        self.attention.shared = None  # no other layer reads its keys
         self.attention.o = nn.Linear(own.heads * own.head_dim, d_model, bias=own.bias.o)
         self.feed_forward_norm = Normalization(norm, d_model)
         self.feed_forward = dense(plan.feed_forward, d_model, options)
