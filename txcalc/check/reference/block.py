@@ -331,9 +331,11 @@ class Block(nn.Module):
             case "post":
                 return self._norm(f"{name}_norm", self._add(x, self._scale(name, run(x)), name))
             case "sandwich":
-                h = self._norm(f"{name}_norm", x)
-                y = self._add(x, self._norm(f"{name}_post_norm", self._scale(name, run(h))), name)
-                return y if self.altup is None or name != "attention" else self.altup.laurel(h, y)
+                if self.altup is not None and name == "attention":
+                    h = self._norm(f"{name}_norm", x)
+                    return self.altup.laurel(h, x + self._norm(f"{name}_post_norm", run(h)))
+                y = self._scale(name, run(self._norm(f"{name}_norm", x)))
+                return self._add(x, self._norm(f"{name}_post_norm", y), name)
             case "res-post":
                 return self._add(x, self._norm(f"{name}_norm", self._scale(name, run(x))), name)
 
