@@ -191,13 +191,11 @@ def unmeasured(trace: Trace) -> str:
         trace.workload.implementation == "transformers" or not is_causal(trace.whole) or bool(trace.whole.tower)))
     halves = trace.layout.pp > 1 and trace.layout.order in ("zb", *FOLDED)
     source = trace.whole.encoder if trace.layout.pp > 1 else None
-    found += ["a pipeline of such an encoder and its decoder, or that goes back in halves, shards weights, or runs "
-              "layers once more under autocast"] * (source is not None and (
-                  source.input.kind != "tokens" or bool(source.projection) or halves or trace.layout.shards > 0 or (
+    found += ["a pipeline of such an encoder and its decoder, or that shards weights, or runs layers once more under "
+              "autocast"] * (source is not None and (
+                  source.input.kind != "tokens" or bool(source.projection) or trace.layout.shards > 0 or (
                       trace.workload.precision == "amp" and trace.workload.recompute not in (None, "selective"))))
-    found += ["backward passes in halves under autocast, where experts are, or parts run once more"] * (halves and (
-        trace.workload.precision == "amp" or trace.workload.recompute is not None or _any(
-            trace.model, lambda b: getattr(b.feed_forward, "kind", "") == "moe")))
+    found += ["backward passes in halves"] * halves
     return next(iter(found), "")
 
 
