@@ -349,6 +349,14 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
             "hidden_size": [16, 24], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2],
             "mlp_ratio": [1.5, 2.0], "num_channels": [1, 3], "image_size": [24, 28], "patch_size": [4],
             "hidden_act": ["gelu", "quick_gelu"]}], TIED | {"projector_bias": [True, False]}),
+    "granite_docling": (
+        [{k: v for k, v in TEXTS["granite"].items() if k not in ("hidden_size", "tie_word_embeddings")} | {
+            "hidden_size": [32], "num_hidden_layers": [3], "num_attention_heads": [4, 8], "pad_token_id": [0],
+            "tie_word_embeddings": [True, False]}], [{
+                "hidden_size": [12, 20], "num_hidden_layers": [3, 4], "num_attention_heads": [1, 2],
+                "intermediate_size": [17], "num_channels": [1, 3], **EVEN, "scale_factor": [2, 4],
+                "out_hidden_size": [32], "deepstack_visual_indexes": [[0, 2], [1], []],
+                "use_fine_route": [True, False], "hidden_act": ["gelu", "relu"]}], TIED),
     "qwen3_asr": (
         text("qwen3", hidden_size=[24]),
         [{k: [v] for k, v in GRID.items()} | {"encoder_layers": [1, 3], "d_model": [12, 20], "output_dim": [24],

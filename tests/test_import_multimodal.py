@@ -56,7 +56,7 @@ PART_TYPES = {name: f"{name}_vision" for name in (
     "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
     "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3",
     "gemma4_unified", "minimax_m3_vl", "ovis2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "lfm3_vl",
-    "hunyuan_vl", "got_ocr2", "pp_chart2table", "muse_glimmer")} | {
+    "hunyuan_vl", "got_ocr2", "pp_chart2table", "muse_glimmer", "granite_docling")} | {
     "step3p7": "step3p5_vision",
     "qwen2_5_omni_thinker": "qwen2_5_omni_vision_encoder", "janus": "janus_vision_model",
     "qwen3_omni_moe_thinker": "qwen3_omni_moe_vision_encoder",
@@ -97,7 +97,7 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
     name, sizes = model.config.model_type, {}
     if name == "llama4":
         return [model.multi_modal_projector(model.get_image_features(pixels).last_hidden_state)]
-    if name in ("idefics2", "idefics3", "smolvlm", "modernvbert", "ultravbert"):
+    if name in ("idefics2", "idefics3", "smolvlm", "modernvbert", "ultravbert", "granite_docling"):
         pixels = pixels[:, None]
     grid, patch = side // spec.tower.input.patch, spec.tower.input.patch
     if name == "lfm2_vl":
@@ -127,6 +127,8 @@ def features(model: Any, spec: Model, images: int) -> list[Any]:
         pixels = torch.ones(images * grid**2, spec.tower.input.channels, patch, patch)
         pixels = pixels if name in SQUARE_PATCHES else pixels.flatten(1)
         sizes = {"image_grid_thw": torch.tensor([[1, grid, grid]] * images)}
+    if name == "granite_docling":
+        sizes = {"pixel_attention_mask": torch.ones(images, 1, dtype=torch.bool)}
     if "target_sizes" in asked:  # all patches in a row, as one image
         pixels = pixels.unflatten(2, (grid, -1))[..., :patch, :grid * patch].permute(1, 3, 0, 2, 4).flatten(2)[None]
         sizes["target_sizes"] = torch.full((images, 2), grid)

@@ -137,6 +137,8 @@ CASES: dict[str, dict[str, Any]] = {
     "deepstack": {"input": PLAIN, "projector": {"merge": 2}, "deepstack": [
         {"merge": 2, "unused_layers": 2, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]},
         {"merge": 2, "unused_layers": 1, "norm": {}}]},
+    "projectors that no run takes": {"input": {**PLAIN, "image": 24}, "projector": {"merge": 3}, "unused": [
+        {"merge": 2}, {"merge": 2, "unused_layers": 1, "norm": {}, "hidden": [{"width": 8, "activation": "gelu"}]}]},
     "read by learned queries": {
         "input": PLAIN, "projector": {"hidden": [{"width": 19, "bias": True}], "bias": True}, "resampler": {
             "input": {"kind": "queries", "length": 5}, "d_model": 14, "position": "none", "embedding_norm": True,

@@ -28,7 +28,7 @@ _CELLS: Final = ("rnn", "lstm", "gru")
 Rows = tuple[tuple[str, Callable[[Any], bool]], ...]
 
 MODELS: Final[Rows] = (
-    ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack)),
+    ("several projectors", lambda spec: spec.tower is not None and bool(spec.tower.deepstack or spec.tower.unused)),
     ("attention to an encoder that is not there", lambda spec: spec.unread_memory is not None),
     ("a pooler whose vector nothing reads", lambda spec: spec.pooler is not None and unread(spec.head)),
     ("newlines between an image's positions", lambda spec: bool(

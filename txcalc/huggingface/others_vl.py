@@ -236,7 +236,37 @@ def _muse_glimmer(c: Config, kind: str) -> Data:
     return {**spec, "head": head, "tower": {**tower, "projector": {"merge": merge, "hidden": [layer, layer]}}}
 
 
+def _granite_docling(c: Config, kind: str) -> Data:
+    """Squares of patches through a normed layer, layers of the tower beside, and a finer route that no run takes."""
+    c.only("density_router_hidden_size", None)
+    c.ignore("density_router_threshold", "density_router_loss_weight")
+    text, _ = part_of(c, "text_config", "granite_docling_text", only=True)
+    image, _ = part_of(c, "vision_config", "granite_docling_vision", only=True)
+    spec = family_of(text, "granite", ("lm",)).build(text, "lm")
+    text.ignore("tie_word_embeddings")
+    text.finish()
+    tower = vit_tower(image, input=patches(class_tokens=0))
+    merge, layers, listed = image.size("scale_factor"), tower["layers"], image.take("deepstack_visual_indexes")
+    listed = [3, 7, 10] if listed is None else listed
+    if not isinstance(listed, list) or not all(type(i) is int and 0 <= i < layers for i in listed):
+        raise image.error("deepstack_visual_indexes", f"must be a list of some of the {layers} layers, counted from 0")
+    image.only("out_hidden_size", spec["d_model"])
+    fine, layer = image.flag("use_fine_route"), {"width": spec["d_model"], "activation": "gelu"}
+    whole_squares(image, "scale_factor", tower, merge)
+    if fine and merge < 2:
+        raise image.error("scale_factor", "must be at least 2, half of which the fine route has")
+    image.finish()
+    deep = [[{"merge": side, "unused_layers": layers - 1 - i, "norm": LAYERNORM, "bias": True, "hidden": [
+        {**layer, "bias": True}]} for i in sorted({*listed})] for side in (merge, merge // 2)]
+    return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings")), "tower": {
+        **tower, "deepstack": deep[0], "unused": [{"merge": merge // 2}, *deep[1]] if fine else [], "projector": {
+            "merge": merge, "norm": LAYERNORM, "norm_first": True, "hidden": [{**layer, "norm": LAYERNORM}],
+            "final_norm": LAYERNORM}}}
+
+
 ROWS: Final[Rows] = {
+    "granite_docling": Family(_granite_docling, seeing_classes("GraniteDocling"), (
+        "granite_docling_text", "granite_docling_vision")),
     "muse_glimmer": Family(_muse_glimmer, seeing_classes("MuseGlimmer"), (
         "muse_glimmer_text", "muse_glimmer_vision")),
     # Fuyu has no tower, nor has Gemma 4's 12B model.

@@ -226,6 +226,7 @@ class Tower(SideTower):
     """
 
     second: Annotated[SideTower | None, "for films (Video-LLaVA) or sounds (Qwen2.5-Omni), which no run has"] = None
+    unused: Annotated[tuple[Projector, ...], "projectors that no run takes (Granite Docling's fine route)"] = ()
     resampler: Annotated[Resampler | None, "between a projector's hidden layers and its last one"] = None
     deepstack: Annotated[
         tuple[Projector, ...], "further projectors, added to the main stack's first layers (arXiv 2406.04334)",
@@ -381,11 +382,12 @@ class Model(Stack):
             widths.check_projector(tower, tower.projector, ("tower", "projector"))
             if tower.second is not None and tower.second.projector is not None:
                 widths.check_projector(tower.second, tower.second.projector, ("tower", "second", "projector"))
+            for name in ("deepstack", "unused"):
+                for i, other in enumerate(getattr(tower, name)):
+                    widths.check_projector(tower, other, ("tower", name, i))
             for i, deep in enumerate(tower.deepstack):
-                widths.check_projector(tower, deep, ("tower", "deepstack", i))
                 if deep.tokens != tower.projector.tokens or len(tower.deepstack) > self.layers:
-                    raise FieldError(("tower", "deepstack", i), "must be of the projector's positions, for each of the "
-                                     "main stack's first layers")
+                    raise FieldError(("tower", "deepstack", i), "must be of its positions, and of the first layers")
         elif tower is not None and (tower.deepstack or tower.resampler):
             raise FieldError(("tower", "deepstack" if tower.deepstack else "resampler"), "needs a projector")
         if isinstance(head, LMHead) and head.pair_labels and self.pooler is None:

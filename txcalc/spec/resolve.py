@@ -146,11 +146,12 @@ def _registers(stack: Mapping[str, Any]) -> int:
 
 
 def _projectors(tower: Data) -> Data:
-    out, deepstack = {**tower}, tower.get("deepstack")
+    out = {**tower}
     if "projector" in tower:
         out["projector"] = _projected(tower.get("resampler") or tower, tower["projector"])
-    if isinstance(deepstack, list | tuple):
-        out["deepstack"] = [_projected(tower, each) for each in deepstack]
+    for name in ("deepstack", "unused"):
+        if isinstance(more := tower.get(name), list | tuple):
+            out[name] = [_projected(tower, each) for each in more]
     return out
 
 

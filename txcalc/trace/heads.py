@@ -143,6 +143,15 @@ def project(
             return y if spec.final_norm is None else norms.norm(t, "final_norm", y, spec.final_norm)
 
 
+def further(t: Trace, tower: SideTower, x: Tensor, d_out: Number) -> None:
+    """What further projectors make of a tower's positions, and the weights of those that no run takes."""
+    for i, deep in enumerate(getattr(tower, "deepstack", ())):
+        project(t, f"deepstack.{i}", deep, tower, x, d_out)
+    for i, other in enumerate(getattr(tower, "unused", ())):
+        with t.scope("unused", copies=1, active=0, calls=0, repeat=True):
+            project(t, f"{i}", other, tower, t.tensor(0, *x.shape[1:]), d_out)
+
+
 def _with_newlines(t: Trace, spec: inputs.Projector, x: Tensor, d_out: Number) -> Tensor:
     """A vector behind each row (b, side, side, d), projected with it, and one at either end; normed."""
     b, _, d = x.shape

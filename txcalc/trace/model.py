@@ -28,7 +28,7 @@ from txcalc.trace.cells import convolve
 from txcalc.trace.curves import tanh_gated
 from txcalc.trace.feedforward import feed_forward
 from txcalc.trace.frozen import Frozen, check
-from txcalc.trace.heads import Outputs, pool, project, top
+from txcalc.trace.heads import Outputs, further, pool, project, top
 from txcalc.trace.implementations import Code, code
 from txcalc.trace.kinds import Call
 from txcalc.trace.layout import WHOLE
@@ -186,8 +186,7 @@ def _seen(t: Trace, spec: Model, tower: SideTower, count: Number) -> tuple[Tenso
         pooled = x.view(count, x.shape[-1]) if tower.pooler is None else pool(t, tower, x)
     reads = None if reader is None else partial(_resample, t, spec, reader)
     made = None if projector is None else project(t, "projector", projector, tower, x, spec.d_model, reads)
-    for i, deep in enumerate(getattr(tower, "deepstack", ())):
-        project(t, f"deepstack.{i}", deep, tower, x, spec.d_model)
+    further(t, tower, x, spec.d_model)
     return pooled, made
 
 

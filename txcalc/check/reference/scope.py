@@ -30,7 +30,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Stack: _STACK,
     model.Encoder: _STACK | {"d_model", "pooler", "projection"},
     model.SideTower: _STACK | {"d_model", "pooler", "projector"},
-    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack", "second", "resampler"},
+    model.Tower: _STACK | {"d_model", "pooler", "projector", "deepstack", "second", "resampler", "unused"},
     model.Resampler: _STACK | {"d_model"},
     model.Group: {"repeat", "blocks", "shared"},
     model.Block: _SUBLAYERS | {"repeat"},

@@ -145,12 +145,14 @@ class TowerModules(StackModules, Reader):
         second = None if whole is None else whole.second
         self.second = None if second is None else TowerModules(model, second, options)
         specs = () if tower.projector is None else (tower.projector, *(() if whole is None else whole.deepstack))
+        rest = () if whole is None else whole.unused
         flat = not isinstance(tower.input, PatchInput)
         reader = None if whole is None else whole.resampler
         read_by = None if reader is None else lambda width: Resampler(model, reader, options, width)
         made = [Projector(each, self.width, model.d_model, extra, flat=flat, resampler=None if i else read_by)
                 for i, each in enumerate(specs)]
         self.projector = made[0] if made else None
+        self.unused = nn.ModuleList(Projector(each, self.width, model.d_model, extra, flat=flat) for each in rest)
         self.deepstack = nn.ModuleList(made[1:])
 
     def forward(self, images: Tensor) -> list[Tensor]:
