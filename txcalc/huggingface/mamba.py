@@ -107,7 +107,8 @@ def _shared_attention(c: Config, **more: Any) -> Data:
 
 
 def _hybrid_layers(c: Config, layers: int, default: Callable[[], list[str]]) -> list[bool]:
-    listed = c.take("layers_block_type", "layer_types", default=None) or default()
+    c.by_its_name("layers_block_type")  # the class makes others of them before it looks at what they may be called
+    listed = c.take("layers_block_type", default=None) or default()
     names = {"mamba": False, "linear_attention": False, "hybrid": True}
     if not isinstance(listed, list) or len(listed) != layers or not {*listed} <= names.keys():
         raise c.error("layers_block_type", f"must say {' or '.join(names)} of each of {layers} layers")
@@ -155,6 +156,7 @@ ROWS: Final[Rows] = {
             "conv": c.size("mamba_d_conv"), "bias": c.flag("add_bias_linear")},
         position={"kind": lambda c: "rope" if c.flag("use_mem_rope") else "none"},
         ignore=f"use_mamba_kernels use_mem_eff_path chunk_size num_logits_to_keep use_long_context use_conv_bias "
+               "attention_head_dim attention_hidden_size mamba_headdim kv_channels num_query_groups hybrid_layer_ids "
                f"{_STEPS}",
         only={"tie_word_embeddings": True}),  # else blocks hold adapters of others' uses, which nothing reads
     "mamba2": alone(
