@@ -63,20 +63,26 @@ def live(config: dict[str, Any]) -> Any:
         return None
 
 
-def flops(model: Any) -> int:
+def ids(spec: Model, seq: int) -> Any:
+    """Tokens of a batch; those of each codebook are a row."""
+    return torch.full((BATCH * (1 + len(spec.token_tables)), seq), 3)
+
+
+def flops(model: Any, given: Any) -> int:
     """FLOPs of a prefill of ``SEQ`` tokens by PyTorch's own counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        model(torch.full((BATCH, SEQ), 3))
+        model(given)
     return int(counter.get_total_flops())
 
 
-def held(model: Any) -> int:
+def held(model: Any, given: Any) -> int:
     """Bytes of the keys and values after a prefill of ``SHORT`` tokens; a layer that reads another's holds none."""
     with torch.no_grad():
-        cache = model(torch.full((BATCH, SHORT), 3), use_cache=True).past_key_values
-    tensors = [x for layer in cache.layers for x in (layer.keys, layer.values) if x is not None]
+        cache = model(given, use_cache=True).past_key_values
+    own = getattr(cache, "self_attention_cache", cache)  # of a decoder that may read an encoder
+    tensors = [x for layer in own.layers for x in (layer.keys, layer.values) if x is not None]
     return sum(x.numel() * x.element_size() for x in tensors)
 
 
@@ -94,9 +100,9 @@ def test_flops_and_cache_equal_the_class(model_type: str) -> None:
         except SpecError as error:
             pytest.fail(f"{config}: {error}")
         prefill = count(spec, Workload.prefill(seq=SEQ, batch=BATCH, attention="eager")).totals
-        assert prefill.flops_forward.value == flops(model), config
+        assert prefill.flops_forward.value == flops(model, ids(spec, SEQ)), config
         cache = count(spec, Workload.prefill(seq=SHORT, batch=BATCH, dtype="fp32")).totals.kv_cache_bytes
         if model_type not in UNCACHED and config["architectures"][0].endswith(("ForCausalLM", "LMHeadModel")):
-            assert cache is not None and cache.value == held(model), config
+            assert cache is not None and cache.value == held(model, ids(spec, SHORT)), config
         compared += 1
     assert compared >= DRAWS // 2

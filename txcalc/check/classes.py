@@ -81,8 +81,8 @@ def _step(
             "context_fn": contexts("ops")}))
     if float8:
         with_float8(model)
-    for name, weight in model.named_parameters():
-        weight.requires_grad_(not name.startswith(tuple(freeze)))
+    for name, weight in model.named_parameters():  # some classes freeze their positions themselves
+        weight.requires_grad_(weight.requires_grad and not name.startswith(tuple(freeze)))
     if (adapter := lora or dora) is not None:
         with_peft(model, adapter, dora=dora is not None)
     given = _inputs(model, batch, seq, source_seq, device, dtype)
