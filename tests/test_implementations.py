@@ -191,6 +191,8 @@ def test_a_class_without_sdpa_runs_eager() -> None:
     ({"embedding_scale": True}, {}, "embedding_scale in llama is not counted yet"),
     ({"attention": model("llama-bias").attention, "modeling": "phi3"}, {}, "attention.bias.k in phi3 is not counted"),
     ({"layer_scale": True, "modeling": None}, {}, "layer_scale in classes of transformers"),
+    ({"modeling": None, "position": LearnedPosition(size=64), "norm": Norm(kind="layernorm"),
+      "feed_forward": Dense(d_ff=41, activation="gelu_tanh")}, {}, "a model without .* in classes of transformers"),
     ({"modeling": "mixtral", "feed_forward": MoE(d_ff=41, experts=5, active_experts=2)},
      {"dtype": "bf16", "precision": "amp"}, "F.grouped_mm wants d_model and d_ff of experts in multiples of 4"),
 ])

@@ -261,7 +261,8 @@ def code(spec: Model, workload: Workload) -> Code:
             raise _not_yet(f"{name} without {min(rows[0].needs - wanted)}")
         beyond = min((sorted(wanted - row.has) for row in rows), key=len, default=[])
         if name is None:
-            raise _not_yet(f"{beyond[0]} in classes of transformers")
+            lacks = min((sorted(row.needs - wanted) for row in rows if wanted <= row.has), key=len, default=[])
+            raise _not_yet(f"{beyond[0] if beyond else f'a model without {lacks[0]}'} in classes of transformers")
         raise _not_yet(f"{beyond[0]} in {name}" if rows else f"{name} of transformers")
     if workload.attention not in ("eager", "sdpa"):
         raise SpecError(f"transformers runs eager or sdpa, not {workload.attention}", field="attention")
