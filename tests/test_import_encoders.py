@@ -363,6 +363,8 @@ def test_a_field_that_is_not_understood_is_refused(model_type: str) -> None:
     ({"model_type": "roberta", "pad_token_id": 600}, "pad_token_id"),
     ({"model_type": "siglip", "vision_config": {"vision_use_head": False}}, "vision_config.vision_use_head"),
     ({"model_type": "siglip", "architectures": ["SiglipForJokes"]}, "architectures"),
+    ({**draw("pp_formulanet", 1), "vision_config": {**draw("pp_formulanet", 1)["vision_config"],
+                                                    "decoder_hidden_size": 13}}, "vision_config.decoder_hidden_size"),
     ({"model_type": "siglip2", "vision_config": {"num_patches": 250}}, "vision_config.num_patches"),
     ({"model_type": "dinov3_vit", "num_attention_heads": 64}, "num_attention_heads"),
     ({"model_type": "dinov2_with_registers", "num_register_tokens": -1}, "num_register_tokens"),

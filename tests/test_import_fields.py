@@ -212,6 +212,8 @@ def test_what_published_files_say_beside_their_architecture_is_passed_over(
     ("ernie", "pool_act", "relu"), ("rembert", "embedding_size", 3), ("flaubert", "encoder_only", False),
     ("esm", "hidden_act", "relu"), ("xlm", "share_inout_emb", False), ("switch_transformers", "is_gated_act", True),
     ("switch_transformers", "num_selected_experts", 2),
+    ("zamba2", "attention_hidden_size", 41), ("zamba2", "attention_head_dim", 7), ("zamba2", "hybrid_layer_ids", [0]),
+    ("zamba2", "mamba_headdim", 5), ("zamba2", "n_mamba_heads", 43),
 ])
 def test_another_value_of_it_is_not(model_type: str, field: str, value: object) -> None:
     with pytest.raises(SpecError) as caught:

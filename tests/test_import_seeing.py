@@ -184,6 +184,8 @@ def test_paligemma_may_say_that_its_text_attends_both_ways_over_an_image() -> No
     ("kimi_k25", {"projection_hidden_size": 25}, "projection_hidden_size"),
     ("kimi_k25", {"vision_config": {"pos_emb_width": 5}}, "vision_config.pos_emb_width"),
     ("lighton_ocr", {"projector_hidden_act": "relu"}, "projector_hidden_act"),
+    ("granite_docling", {"vision_config": {"deepstack_visual_indexes": [1, 1]}},
+     "vision_config.deepstack_visual_indexes"),
     ("deepseek_vl", {"vision_config": {"model_type": "clip_vision_model"}}, "vision_config.model_type"),
 ])
 def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict[str, Any], field: str) -> None:

@@ -128,10 +128,22 @@ def _zamba(c: Config, layers: int) -> list[Data]:
     return [{"shared_block": {**block, "index": sum(hybrid[:i]) % sets}} if one else {} for i, one in enumerate(hybrid)]
 
 
+def _zamba2_mamba(c: Config) -> Data:
+    heads, inner = c.size("n_mamba_heads"), c.size("mamba_expand") * c.size("hidden_size")
+    if inner % heads:
+        raise c.error("n_mamba_heads", f"{heads} do not divide {inner} channels")
+    c.only("mamba_headdim", inner // heads)
+    return {"kind": "mamba2", "heads": heads, "groups": c.size("mamba_ngroups"), "head_dim": inner // heads,
+            "state": c.size("mamba_d_state"), "conv": c.size("mamba_d_conv"), "bias": c.flag("add_bias_linear")}
+
+
 def _zamba2(c: Config, layers: int) -> list[Data]:
     """Several transformers in turn, and adapters of each use."""
     usual = [i in (6, 12, 18, 24, 30, 36, 42, 47, 51) for i in range(54)]
     hybrid = _hybrid_layers(c, layers, lambda: ["hybrid" if one else "mamba" for one in usual])
+    wide = 2 * c.size("hidden_size")  # what the class derives, but a file that says another is followed
+    passed_over(c, "", {"attention_hidden_size": wide, "attention_head_dim": wide // c.size("num_attention_heads"),
+                        "hybrid_layer_ids": [i for i, one in enumerate(hybrid) if one]})
     block = {"attention": _shared_attention(c), "rank": c.size("adapter_rank"), "feed_forward": {
         **read(c, gated(bias=flag("add_bias_linear"))),
         "d_ff": c.size_or(4 * c.size("hidden_size"), "intermediate_size")},
@@ -150,14 +162,10 @@ ROWS: Final[Rows] = {
         only={"hidden_mamba_act": "silu"}),
     "zamba2": alone(
         {"Zamba2ForCausalLM": "lm", "Zamba2Model": "none"}, layers=[_zamba2],
-        recurrent=lambda c: {
-            "kind": "mamba2", "heads": (heads := c.size("n_mamba_heads")), "groups": c.size("mamba_ngroups"),
-            "head_dim": c.size("mamba_expand") * c.size("hidden_size") // heads, "state": c.size("mamba_d_state"),
-            "conv": c.size("mamba_d_conv"), "bias": c.flag("add_bias_linear")},
+        recurrent=_zamba2_mamba,
         position={"kind": lambda c: "rope" if c.flag("use_mem_rope") else "none"},
         ignore=f"use_mamba_kernels use_mem_eff_path chunk_size num_logits_to_keep use_long_context use_conv_bias "
-               "attention_head_dim attention_hidden_size mamba_headdim kv_channels num_query_groups hybrid_layer_ids "
-               f"{_STEPS}",
+               f"kv_channels num_query_groups {_STEPS}",
         only={"tie_word_embeddings": True}),  # else blocks hold adapters of others' uses, which nothing reads
     "mamba2": alone(
         {"Mamba2ForCausalLM": "lm", "Mamba2Model": "none"}, recurrent=MAMBA2,

@@ -248,8 +248,9 @@ def _granite_docling(c: Config, kind: str) -> Data:
     tower = vit_tower(image, input=patches(class_tokens=0))
     merge, layers, listed = image.size("scale_factor"), tower["layers"], image.take("deepstack_visual_indexes")
     listed = [3, 7, 10] if listed is None else listed
-    if not isinstance(listed, list) or not all(type(i) is int and 0 <= i < layers for i in listed):
-        raise image.error("deepstack_visual_indexes", f"must be a list of some of the {layers} layers, counted from 0")
+    if not isinstance(listed, list) or not all(type(i) is int and 0 <= i < layers for i in listed) or (
+            len({*listed}) < len(listed)):
+        raise image.error("deepstack_visual_indexes", f"must list some of the {layers} layers, counted from 0, once")
     image.only("out_hidden_size", spec["d_model"])
     fine, layer = image.flag("use_fine_route"), {"width": spec["d_model"], "activation": "gelu"}
     whole_squares(image, "scale_factor", tower, merge)
@@ -257,7 +258,7 @@ def _granite_docling(c: Config, kind: str) -> Data:
         raise image.error("scale_factor", "must be at least 2, half of which the fine route has")
     image.finish()
     deep = [[{"merge": side, "unused_layers": layers - 1 - i, "norm": LAYERNORM, "bias": True, "hidden": [
-        {**layer, "bias": True}]} for i in sorted({*listed})] for side in (merge, merge // 2)]
+        {**layer, "bias": True}]} for i in sorted(listed)] for side in (merge, merge // 2)]
     return {**spec, "head": head_of(kind, c.flag("tie_word_embeddings")), "tower": {
         **tower, "deepstack": deep[0], "unused": [{"merge": merge // 2}, *deep[1]] if fine else [], "projector": {
             "merge": merge, "norm": LAYERNORM, "norm_first": True, "hidden": [{**layer, "norm": LAYERNORM}],

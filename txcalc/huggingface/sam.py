@@ -72,6 +72,8 @@ def _formulanet(c: Config, kind: str) -> Data:
             "heads": size("decoder_attention_heads"), "bias": True}, "feed_forward": plain(
                 d_ff=size("decoder_ffn_dim"), act="activation_function"), "head": {"kind": "lm", "tied": False}})
     text.finish()
+    if (made := image["groups"][-1]["blocks"][-1]["recurrent"]["layers"][-1]["channels"]) != spec["d_model"]:
+        raise c.error("vision_config.decoder_hidden_size", f"must be the text's d_model {spec['d_model']}, got {made}")
     return captioner(image, spec)
 
 
