@@ -171,6 +171,17 @@ def test_every_workload(name: str, phase: Any, attention: Any, masked: Any) -> N
     check_all(spec, run)
 
 
+def test_a_block_that_layers_share_runs_as_often_as_they_say() -> None:
+    mixing = {"attention": None, "feed_forward": None, "recurrent": {
+        "kind": "mamba", "inner": 24, "state": 5, "rank": 2, "heads": 3}}
+    shared = {"attention": {"heads": 4, "kv_heads": 2, "head_dim": 6}, "feed_forward": {"d_ff": 31, "gated": True}}
+    check_all(Model.from_data({
+        "name": "shared", "vocab": 101, "d_model": 24, "context": 64, "position": {"kind": "rope"},
+        "attention": None, "groups": [{"repeat": 2, "blocks": [
+            mixing | {"shared_block": shared}, mixing, mixing | {"shared_block": shared | {"rank": 3}}]}],
+    }), Workload(phase="prefill", batch=3, seq=17))
+
+
 @pytest.mark.parametrize("layout", [
     {"bits": 4, "group": 16, "word_bits": 32, "zero_points": True}, {"bits": 3, "group": 7, "flat": True},
     {"bits": 5, "group": 15, "offsets": True, "weights": "all"},

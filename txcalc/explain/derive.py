@@ -165,9 +165,10 @@ def _components(run: Run, quantity: QuantityName) -> Iterator[Line]:
     for later in (False, True):  # runs of a repeat that are told apart are runs of it
         first = {op.component: counted for op, counted in reversed(source.placed) if counted.continued is later}
         for path, counted in first.items() if definition.often != "each" else ():
-            often[path] = often.get(path, poly(0)) + run.read(getattr(counted, definition.often))
+            if runs := run.read(getattr(counted, definition.often)):  # a shared block is declared, and runs elsewhere
+                often[path] = often.get(path, poly(0)) + runs
     groups: dict[tuple[str, str, object], tuple[Poly | None, list[Entry]]] = {}
-    idle = {op.path for op in run.counted.ops if not definition.adds(op)}
+    idle = {op.path for op in run.counted.ops} - {op.path for op in run.counted.ops if definition.adds(op)}
     for entry in _once(run, entries(quantity, source)):
         if entry.op.path in idle or not run.read(entry.value):
             continue

@@ -215,7 +215,6 @@ SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("moe", "d_ff"): Letter("f", "width of an expert"),
     ("indexer", "heads"): Letter("h_i", "heads of an indexer"),
     ("indexer", "head_dim"): Letter("k_i", "width of an indexer's head"),
-    ("mamba", "heads"): Letter("H", "heads of the recurrence"),
     ("mamba2", "heads"): Letter("H", "heads of the recurrence"),
     ("mamba2", "head_dim"): Letter("P", "width of a recurrent head"),
     ("lightning", "heads"): Letter("H", "heads of the recurrence"),

@@ -117,7 +117,8 @@ def _walk(node: Any, path: str, mark: str, skip: tuple[str, ...]) -> Iterator[Pl
         return
     for name, value in vars(node).items():
         if name in skip or name in UNUSED or (grouped and name in (*_BLOCK, "layers")) or (
-                isinstance(node, ImageConvolution) and name != "channels"):  # sides of images are numbers
+                isinstance(node, ImageConvolution) and name != "channels") or (  # sides of images are numbers
+                kind == "mamba" and name == "heads"):  # several run other operations than one
             continue
         below = f"{path}.{name}" if path else name
         if is_size(value):
