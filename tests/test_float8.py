@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from txcalc.answer.capacity import capacity
 from txcalc.count import flops
 from txcalc.count.entries import total
 from txcalc.count.lifetimes import live_bytes
@@ -63,6 +64,14 @@ def test_a_step_of_classes_that_torchao_converts(
 def test_events_that_torchao_018_was_measured_with(name: str, events: int, highest: int, last: int, sums: int) -> None:
     found = [event.live for event in live_bytes(trace(spec(name), run()), in_place=False)]
     assert (len(found), max(found), found[-1], sum(found)) == (events, highest, last, sums)
+
+
+def test_lengths_that_fit_are_multiples_of_16() -> None:
+    run: dict[str, Any] = {"phase": "training", "precision": "float8", "batch": 3, "seq": 32}
+    found = capacity(spec("llama"), run, "70MB", reserve="0").document
+    length = next(each for each in found.most if each.size == "seq")
+    assert length.largest_fits and length.first_not == length.largest_fits + 16
+    assert length.largest_fits % 16 == 0 and length.bytes <= found.room_bytes < length.bytes_first_not
 
 
 def test_flops_are_those_of_16_bits() -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
-from math import prod
+from math import lcm, prod
 from operator import mul
 from typing import Any, Final, Literal, NamedTuple
 
@@ -28,6 +28,7 @@ from txcalc.count import step
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError, of_field
 from txcalc.spec.model import Model
+from txcalc.trace import float8
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import Workload, plain
@@ -191,7 +192,8 @@ class _Search:
         workload = self.now.workload
         self.length = "past" if workload.phase == "decode" else "seq"
         self.stretches, layout = spec.input.kind == "tokens", workload.layout or WHOLE
-        self.unit = layout.by_position * layout.chunks if self.length == "seq" else 1  # of lengths that ranks share
+        whole = float8.MULTIPLE if workload.precision == "float8" else 1
+        self.unit = lcm(layout.by_position * layout.chunks, whole) if self.length == "seq" else 1  # of what ranks share
         sizes = {"batch": workload.batch, self.length: getattr(workload, self.length)} if self.stretches else {
             "batch": workload.batch}
         self.sizes: dict[str, int] = sizes

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from txcalc.trace.record import Part, Trace
 
 
+MULTIPLE: Final = 16
+"""Sizes of its products are multiples of so many."""
+
+
 class _Made(NamedTuple):
     """A storage that a step makes, and how many steps more it outlives; 0: to the end."""
 
@@ -64,8 +68,9 @@ def linear(
     *lead, d_in = x.shape
     rows, own = prod(lead), tied or f"{t.path(name)}.weight"
     for size in (d_in, d_out, rows):
-        if (n := t.size(size)) is not None and n % 16:
-            raise SpecError(f"float8 products want sizes in multiples of 16; {t.path(name)} has {n}", field="precision")
+        if (n := t.size(size)) is not None and n % MULTIPLE:
+            raise SpecError(f"float8 products want sizes in multiples of {MULTIPLE}; {t.path(name)} has {n}",
+                            field="precision")
     weight = Gradient(own, (d_out, d_in), Role.WEIGHT, how="view")
     back = [
         *([_Made((rows, d_out), Role.ACTIVATION, 0)] * copied),
