@@ -399,3 +399,15 @@ def test_a_master_and_states_in_fp32_stand_beside_16_bit_weights(optimizer: str 
     assert run.peak.kind == "bound"
     with pytest.raises(SpecError, match="a master is known beside"):
         txcalc.memory("gpt2", phase="training", precision="mixed", optimizer="muon")
+
+
+def test_alibi_in_an_encoder_and_its_decoder_is_an_estimate() -> None:
+    from txcalc.count.unproved import unmeasured
+    from txcalc.trace.model import trace
+    from txcalc.trace.workload import Workload
+
+    for kind, why in (("alibi", "ALiBi in an encoder and its decoder"), ("rope", "")):
+        spec = Model.from_data({
+            "name": "pair", "architecture": "encoder-decoder", "vocab": 101, "d_model": 24, "layers": 1, "context": 64,
+            "attention": {"heads": 4, "head_dim": 6}, "feed_forward": {"d_ff": 29}, "position": {"kind": kind}})
+        assert unmeasured(trace(spec, Workload(phase="training", seq=5))) == why

@@ -184,6 +184,8 @@ def unmeasured(trace: Trace) -> str:
     found += ["weights updated one after another in the order of transformers' classes"] * (
         in_turn and trace.workload.implementation == "transformers")
     found += ["expert parallelism"] * (trace.layout.ep > 1)
+    found += ["ALiBi in an encoder and its decoder"] * (
+        trace.whole.encoder is not None and trace.whole.encoder.position.kind == "alibi")
     found += ["a pipeline whose gradients are shared"] * (
         trace.layout.pp > 1 and trace.layout.alike > 1 and trace.layout.zero > 1)
     found += ["a pipeline that generates"] * (trace.layout.pp > 1 and not trace.workload.keeps)
