@@ -33,7 +33,7 @@ QUIRKS = {("t5", "tie_word_embeddings"), ("mt5", "tie_word_embeddings"), ("umt5"
 FLOOR = 20
 """The fewest changes of a family's fields that must be compared with its class."""
 UNNAMED = {"bamba", "falcon_h1", "lfm3", "zamba", "zamba2"}
-"""Whose draws say their kinds of layers in another way than the field with two names, or whose class needs the one."""
+"""Types whose draws say their kinds of layers otherwise than by the field with two names, or need just one of these."""
 UNBUILDABLE = (ValueError, TypeError, RuntimeError, AssertionError, ZeroDivisionError, AttributeError, LookupError,
                NotImplementedError)
 

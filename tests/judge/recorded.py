@@ -1,4 +1,4 @@
-"""What is read of types whose classes are repositories' own code, against what that code gave once."""
+"""Types whose classes are repositories' own code, against what that code gave once."""
 
 from __future__ import annotations
 

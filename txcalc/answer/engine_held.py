@@ -29,8 +29,8 @@ class Amount(NamedTuple):
 
 
 def loaded(of: Engine, given: Mapping[str, Any], own: str | None) -> dict[str, Any]:
-    """How weights are stored where that is not given: as a checkpoint is, of whose ``own`` method, if the engine loads
-    that, else whole. Raises ``SpecError`` for a format that it does not load."""
+    """The way weights are stored where that is not given: as a checkpoint is, of whose ``own`` method, if the engine
+    loads that, else whole. Raises ``SpecError`` for a format that it does not load."""
     name = given.get("weights")
     what = own if name in (None, RELEASED) else name
     loads = what is None or "weights" not in of.rules or what in (*MIXES, *WHOLE, *of.value("weights"))

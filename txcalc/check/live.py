@@ -28,8 +28,8 @@ NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "C
 def measured(
     what: str, spec: Model, w: Workload, device: Device, own: Mapping[str, Any] = MappingProxyType({}), **more: Any
 ) -> list[Any]:
-    """What ``txcalc.check.measure`` finds of a workload: live_bytes, kept, step_live_bytes, or what ``fake_cuda.ask``
-    takes, with arguments of its ``own``. Raises ``NotRun`` where there is no fake CUDA."""
+    """The figures that ``txcalc.check.measure`` finds of a workload: live_bytes, kept, step_live_bytes, or what
+    ``fake_cuda.ask`` takes, with arguments of its ``own``. Raises ``NotRun`` where there is no fake CUDA."""
     run: dict[str, Any] = {
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
         "loss_as": w.loss or "fp32", "recompute": w.recompute or "none",

@@ -187,7 +187,7 @@ class _Form:
 
 
 def _shards(trace: Trace) -> tuple[Any, ...]:
-    """What units of sharded weights follow from. Empty if none are. Raises ``SpecError`` for what is not counted."""
+    """Facts that units of sharded weights follow from; empty if none. Raises ``SpecError`` for what is not known."""
     return () if sharding(trace, {}) is None else (
         trace.layout, trace.workload.implementation, trace.model.encoder is None, *(op.weights for op in trace.ops))
 

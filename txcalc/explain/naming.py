@@ -32,7 +32,7 @@ def stacks(spec: Fields) -> list[Fields]:
 
 
 def tower_input(spec: Fields) -> str:
-    """What a model's tower reads: an image or a sound."""
+    """The input of a model's tower: an image or a sound."""
     return "sound" if spec["tower"]["input"]["kind"] == "frames" else "image"
 
 

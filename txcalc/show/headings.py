@@ -80,7 +80,7 @@ def kernel(workload: Workload, attention: str) -> str:
 
 
 def lengths(workload: Workload, defaults: frozenset[str], *models: ModelInfo) -> list[str]:
-    """How many tokens are new, cached and read by an encoder, and how many images or sounds by a tower."""
+    """The numbers of tokens that are new, cached and read by an encoder, and how many images or sounds by a tower."""
     what = {tower_input(model.spec) for model in models if model.spec.get("tower")}
     one = what.pop() if len(what) == 1 else "input" if what else "image"
     default, each = " (default)", workload.lengths or ()

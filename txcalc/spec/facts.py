@@ -51,7 +51,7 @@ def shares_keys(stack: Stack) -> bool:
 
 
 def skipped(block: Sublayers) -> bool:
-    """Whether nothing of a block runs where there is no output of an encoder for it to read (Llama 3.2 Vision)."""
+    """Tell whether nothing of a block runs where there is no output of an encoder for it to read (Llama 3.2 Vision)."""
     return block.cross_attention is not None and block.attention is None and block.recurrent is None
 
 

@@ -356,7 +356,7 @@ def check_sides(stack: Stack, rows: int) -> None:
 
 
 def check_projector(tower: SideTower, projector: Projector, at: Loc) -> None:
-    """What a projector reads of its tower is there, and as many positions as it says come out."""
+    """Refuse a projector that reads what its tower has not, or puts out other positions than it says."""
     image = tower.input if isinstance(tower.input, PatchInput) else None
     merge, extra = projector.merge or 1, 0
     if projector.unpatched:

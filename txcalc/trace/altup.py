@@ -81,7 +81,7 @@ def _routed(t: Trace, own: AltUp, norm: Norm, x: Tensor) -> Tensor:
 
 
 def laurel(t: Trace, own: AltUp, norm: Norm, h: Tensor, x: Tensor) -> Tensor:
-    """What attention was added to, with a low-rank product of what it read: h + norm(right(left(h)))."""
+    """The sum after attention, with a low-rank product of what it read: h + norm(right(left(h)))."""
     with t.scope("altup", component="altup"):
         y = ops.linear(t, "laurel_right", ops.linear(t, "laurel_left", h, own.laurel_rank), h.shape[-1])
         return ops.add(t, x, ops.add(t, h, norms.norm(t, "laurel_norm", y, norm), "laurel"), "laurel_sum")

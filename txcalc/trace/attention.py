@@ -56,7 +56,7 @@ class Around(NamedTuple):
 
 
 def gathered(t: Trace, around: Around) -> Around:
-    """What a layer is given beside its input, which as a unit of sharded weights gathers its gradients by itself."""
+    """The inputs of a layer beside its input, which as a unit of sharded weights gathers its gradients by itself."""
     if t.workload.layout is None or not t.workload.layout.shards:
         return around
     table, memory = (None if x is None else ops.view(t, name, x)

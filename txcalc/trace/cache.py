@@ -188,7 +188,7 @@ def _static(t: Trace, k: Tensor, v: Tensor, window: Number | None) -> tuple[Tens
 
 
 def _places(t: Trace, n: Number) -> None:
-    """Where new tokens are written."""
+    """The places of new tokens."""
     place = t.op("cache", "elementwise", writes=(t.tensor(n, role=Role.INDEX, label="places", grad=False),))
     t.hold(t.op("cache", "elementwise", reads=(place,), writes=(t.tensor(n, role=Role.INDEX, label="places"),)))
 

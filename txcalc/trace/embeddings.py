@@ -298,7 +298,7 @@ def position_table(t: Trace, position: DisentangledPosition, stack: Stack, d: Nu
 
 
 def shared_positions(t: Trace, stack: Stack, around: Around, x: Tensor) -> Tensor | None:
-    """What a stack's layers share of its positions: a bias by distance, biases of queries, relative embeddings."""
+    """Parts of its positions that all layers share: a bias by distance or of queries, relative embeddings."""
     (_, n, d), position = x.shape, stack.position
     if position.kind == "relative" and not position.per_layer:
         n, first = n * t.layout.by_position, facts.first_attention(stack)

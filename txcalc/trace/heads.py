@@ -144,7 +144,7 @@ def project(
 
 
 def further(t: Trace, tower: SideTower, x: Tensor, d_out: Number) -> None:
-    """What further projectors make of a tower's positions, and the weights of those that no run takes."""
+    """The outputs that further projectors make of a tower's positions, and the weights of those that no run takes."""
     for i, deep in enumerate(getattr(tower, "deepstack", ())):
         project(t, f"deepstack.{i}", deep, tower, x, d_out)
     for i, other in enumerate(getattr(tower, "unused", ())):

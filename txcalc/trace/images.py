@@ -76,7 +76,7 @@ def inside(t: Trace, spec: Attention, y: Tensor, shape: tuple[Number, ...]) -> T
 
 
 def _bordered(t: Trace, spec: Attention, n: Number) -> int:
-    """How many windows there are, of an image that is no whole number of them; else 0."""
+    """The number of windows, of an image that is no whole number of them; else 0."""
     side, window = along(t, n), int(t.size(spec.image_window) or 1)
     return (-(-side // window)) ** 2 if spec.window_border and side % window else 0
 

@@ -309,7 +309,7 @@ def cast(t: Trace, name: str, x: Tensor, role: Role, *, kind: Name = "elementwis
 
 
 def casts(t: Trace, name: str, operator: Operator, *xs: Tensor) -> tuple[Tensor, ...]:
-    """What an operator is given, cast as autocast has it: the last one first. What a stage has received is a leaf, and
+    """The inputs of an operator, cast as autocast has it: the last one first. What a stage has received is a leaf, and
     so cast once, as weights are."""
     role = autocast(t, operator, *xs)
     return xs if role is None else tuple(

@@ -70,12 +70,12 @@ class Op(NamedTuple):
 
     @property
     def packs(self) -> bool:
-        """Whether autograd saves anything for it, if only a weight."""
+        """Tell whether autograd saves anything for it, if only a weight."""
         return bool(self.saves or (self.weights and self.kind.keeps and any(x.grad for x in self.writes)))
 
     @property
     def saves_own(self) -> bool:
-        """Whether autograd saves something that it makes, or a function of Python does, so that it must have run."""
+        """Tell whether autograd saves what it makes, or a function of Python does, so that it must have run."""
         return not {x.id for x in self.saves}.isdisjoint(x.id for x in self.writes) or any(
             x.role is Role.FLOAT8 for x in self.reads)
 

@@ -31,7 +31,7 @@ def share(t: Trace, stack: Stack, around: Around, x: Tensor) -> Around:
 
 
 def with_shared(t: Trace, block: Sublayers, around: Around, x: Tensor) -> Tensor:
-    """What a layer's recurrence reads, (b, n, d): with what its use of a shared block puts out, if it has one."""
+    """The input of a layer's recurrence, (b, n, d): with what its use of a shared block puts out, if it has one."""
     own = block.shared_block
     if own is None or around.embedded is None:
         return x

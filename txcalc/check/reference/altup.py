@@ -39,7 +39,7 @@ class Predictions(nn.Module):
 
 
 class Alternating(nn.Module):
-    """What a layer has beside its sublayers, which run on the first stream."""
+    """The parts of a layer beside its sublayers, which run on the first stream."""
 
     def __init__(self, plan: AltUp, norm: Norm, width: int) -> None:
         super().__init__()
@@ -72,5 +72,5 @@ class Alternating(nn.Module):
         return corrected, corrected[:, :, 0].contiguous() * self.output_scale
 
     def laurel(self, h: Tensor, x: Tensor) -> Tensor:
-        """What attention was added to (b, n, d), with a low-rank product of what it read."""
+        """The sum after attention (b, n, d), with a low-rank product of what it read."""
         return (x + h + self.laurel_norm(self.laurel_right(self.laurel_left(h)))) * 2**-0.5

@@ -65,7 +65,7 @@ class ImageConvolutions(nn.Module):
 
 
 class Reduction(nn.Module):
-    """What keys and values are made of: a convolution as wide as its stride, normed (PVT, arXiv 2102.12122, 3.3)."""
+    """The source of keys and values: a convolution as wide as its stride, normed (PVT, arXiv 2102.12122, 3.3)."""
 
     def __init__(self, stride: int, d_model: int) -> None:
         super().__init__()

@@ -76,7 +76,7 @@ class Adapter(nn.Module):
 
 
 class SharedUse(nn.Module):
-    """What a layer has of its own where it uses a shared transformer: adapters and a projection."""
+    """The parts that are a layer's own where it uses a shared transformer: adapters and a projection."""
 
     def __init__(self, plan: SharedBlock, d_model: int, shared: SharedTransformer) -> None:
         super().__init__()
