@@ -38,6 +38,16 @@ _ATTENTION: Final[Mapping[str, Value]] = {
 """Values are normed without a weight, and scores are not scaled."""
 
 
+def _with_keys(c: Config, slides: list[bool]) -> int:
+    """The number of first layers with keys of their own; refuse one that leaves a kind of layer without any."""
+    layers, shared = len(slides), c.size("num_kv_shared_layers", least=0)
+    own = slides[: max(layers - shared, 0)]
+    if {*own} != {*slides}:
+        raise c.error("num_kv_shared_layers", f"leaves a kind of layer without one that has keys, with {shared} of "
+                      f"{layers} layers")
+    return len(own)
+
+
 def _layers(c: Config, _: str, spec: Data) -> Data:
     """Where the class is told so, the keys of full layers are their values as well.
 
@@ -47,10 +57,7 @@ def _layers(c: Config, _: str, spec: Data) -> Data:
     # The class makes its last layer a full one, whatever a file says.
     kinds = listed_kinds(c, "layer_types", layers, all_but(every(6)), "full_attention", "sliding_attention")
     slides = [*kinds[:-1], False]
-    shared = c.size("num_kv_shared_layers", least=0)
-    if shared >= layers or not {*slides[layers - shared:]} <= {*slides[: layers - shared]}:
-        raise c.error("num_kv_shared_layers", f"leaves a kind of layer without one that has keys, with {shared} of "
-                      f"{layers} layers")
+    own = _with_keys(c, slides)
     sizes, wide = _sizes_of_full(c, spec, slides), c.flag("use_double_wide_mlp")
     window = {"window": c.size("sliding_window")}
     full = {"value_from": "key"} if c.flag("attention_k_eq_v") else {}
@@ -58,7 +65,7 @@ def _layers(c: Config, _: str, spec: Data) -> Data:
     twice = {"feed_forward": {name: 2 * spec["feed_forward"][name]}}
     blocks = []
     for i, slid in enumerate(slides):
-        last = i >= layers - shared
+        last = i >= own
         attention = (window if slid else full) | sizes.get(i, {}) | ({"kv_shared": True} if last else {})
         blocks.append(({"attention": attention} if attention else {}) | (twice if last and wide else {}))
     return layered(spec, blocks)
@@ -116,18 +123,13 @@ gemma4 = partial(
 def _gemma3n(c: Config, _: str, spec: Data) -> Data:
     """Layers whose feed-forwards may differ; the last of each kind before those that share has their keys."""
     layers = spec["layers"]
-    slides = [not full for full in every(5)(c, layers)]
-    slides = listed_kinds(c, "layer_types", layers, lambda *_: slides, "full_attention", "sliding_attention")
-    shared, widths = c.size("num_kv_shared_layers", least=0), c.take("intermediate_size")
-    own = slides[: layers - shared]
-    if shared and {*own} != {*slides}:
-        raise c.error("num_kv_shared_layers", f"leaves a kind of layer without one that has keys, with {shared} of "
-                      f"{layers} layers")
+    slides = listed_kinds(c, "layer_types", layers, all_but(every(5)), "full_attention", "sliding_attention")
+    own, widths = _with_keys(c, slides), c.take("intermediate_size")
     if isinstance(widths, list) and (len(widths) != layers or not all(type(w) is int and w > 0 for w in widths)):
         raise c.error("intermediate_size", f"must be a whole number, or a list of {layers}")
     each = widths if isinstance(widths, list) else [widths] * layers
     return layered(spec, [{
-        "attention": {**({"window": c.size("sliding_window")} if slid else {}), "kv_shared": i >= len(own)},
+        "attention": {**({"window": c.size("sliding_window")} if slid else {}), "kv_shared": i >= own},
         "feed_forward": {"d_ff": each[i]}} for i, slid in enumerate(slides)])
 
 

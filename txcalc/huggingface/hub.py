@@ -22,10 +22,9 @@ _BIAS: Final = flag("bias", default=True)
 _llama = partial(decoder, feed_forward=gated(bias=False))
 
 
-def _rope(base: str = "rope_theta", part: float = 1.0) -> Callable[[Config, int], Data]:
-    """Rotary positions over ``part`` of a head's width; their base is this field, or 10,000."""
-    return lambda c, width: {"kind": "rope", "theta": float(c.number(base, default=None) or 10_000),
-                             "dim": int(width * part)}
+def _rope(base: str = "rope_theta") -> Callable[[Config, int], Data]:
+    """Rotary positions whose base is this field, or 10,000."""
+    return lambda c, _: {"kind": "rope", "theta": float(c.number(base, default=None) or 10_000)}
 
 
 def _baichuan_position(c: Config, width: int) -> Data:
@@ -63,7 +62,7 @@ _CHATGLM_2: Final = decoder(
 _CHATGLM_1: Final = decoder(
     _CHATGLM, tied=False, context=size("max_sequence_length"), attention=_ALIKE, bias=True, norm="layernorm",
     feed_forward={**plain(d_ff=size("inner_hidden_size")), "activation": "gelu_tanh"},
-    position=lambda c, width: {"kind": "rope", "theta": 10_000.0, "dim": width},
+    position={"kind": "rope", "theta": 10_000.0},
     only={"position_encoding_2d": True, "pre_seq_len": None}, ignore=_IGNORED)
 
 

@@ -144,10 +144,14 @@ def _zamba2(c: Config, layers: int) -> list[Data]:
     wide = 2 * c.size("hidden_size")  # what the class derives, but a file that says another is followed
     passed_over(c, "", {"attention_hidden_size": wide, "attention_head_dim": wide // c.size("num_attention_heads"),
                         "hybrid_layer_ids": [i for i, one in enumerate(hybrid) if one]})
-    block = {"attention": _shared_attention(c), "rank": c.size("adapter_rank"), "feed_forward": {
+    attention = _shared_attention(c)
+    block = {"attention": attention, "rank": c.size("adapter_rank"), "feed_forward": {
         **read(c, gated(bias=flag("add_bias_linear"))),
         "d_ff": c.size_or(4 * c.size("hidden_size"), "intermediate_size")},
         "attention_adapters": c.flag("use_shared_attention_adapter")}
+    for name, heads in (("num_attention_heads", "heads"), ("num_key_value_heads", "kv_heads")):
+        if block["attention_adapters"] and attention[heads] * attention["head_dim"] != wide:
+            raise c.error(name, f"{attention[heads]} of {attention['head_dim']} are not the {wide} columns of adapters")
     sets = c.size("num_mem_blocks")
     return [{"shared_block": {**block, "index": sum(hybrid[:i]) % sets}} if one else {} for i, one in enumerate(hybrid)]
 

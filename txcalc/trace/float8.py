@@ -39,6 +39,8 @@ _CAST: Final = (  # as large as what is cast, or one number
     (True, Role.FLOAT32, 1), (True, Role.FLOAT32, 2), (True, Role.FLOAT32, 1), (True, Role.FLOAT8, 0),
 )
 """``hp_tensor_to_float8_dynamic`` of 16 bits: its scale and its codes stay."""
+_READ: Final = (0, 7)
+"""Steps that read what is cast itself: its magnitudes, and its copy in fp32."""
 
 
 def _cast(*shape: Number) -> Iterator[_Made]:
@@ -82,7 +84,7 @@ def linear(
     made = [t.tensor(*each.shape, role=each.role, label=f"{name}, cast", grad=False) for each in ahead]
     for i, each in enumerate(made):
         reads = [made[j] for j in range(i) if j + ahead[j].outlives == i]
-        t.op(name, "elementwise", reads=(*([x] if i in (0, 7) else []), *reads), writes=(each,))
+        t.op(name, "elementwise", reads=(*([x] if i in _READ else []), *reads), writes=(each,))
     held = [each for each, step in zip(made, ahead, strict=True) if not step.outlives]
     weights = {} if tied else {"weight": (d_out, d_in)}
     return t.op(name, kind, weights=weights, products=(Product(1, rows, d_out, d_in),), saves=(x,), part=part,

@@ -14,7 +14,7 @@ from txcalc.trace.tensors import Number, Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from txcalc.spec.layers import Attention, BlockNorm, Norm
+    from txcalc.spec.layers import Attention
 
 
 def convolved_values(t: Trace, spec: Attention, v: Tensor, positions: Number) -> Tensor:
@@ -101,27 +101,3 @@ def differential(
         less = ops.like(t, less, "differences").view(b, n, spec.heads // 2, 2 * spec.head_dim)
         y = norms.norm(t, "norm", less, norms.RMS._replace(scale=False)).view(b, n, width)
         return ops.copy(t, "scaled", y)
-
-
-def unread_attention(t: Trace, spec: Attention, norm: BlockNorm, d: Number, source: Number | None) -> None:
-    """The weights of attention to an encoder's output, where there is none: no product."""
-    assert source is not None
-    value = spec.head_dim if spec.value_dim is None else spec.value_dim
-    heads, keys, values = spec.heads * spec.head_dim, spec.kv_heads * spec.head_dim, spec.kv_heads * value
-    with t.scope("cross_attention", component="cross_attention"):
-        sizes = {"q": (heads, d), "k": (keys, source), "v": (values, source), "o": (d, spec.heads * value)}
-        if spec.value_from == "key":
-            del sizes["v"]
-        for name, shape in sizes.items():
-            bias = {"bias": shape[:1]} if getattr(spec.bias, name) else {}
-            t.op(name, "linear", weights={"weight": shape, **bias})
-        if spec.value_norm is not None:
-            t.op("v_norm", "norm", weights=_affine(spec.value_norm, value))
-    affine = _affine(norm, d)
-    names = {"none": (), "sandwich": ("norm", "post_norm")}.get(norm.placement, ("norm",))
-    for name in names:
-        t.op(f"cross_attention_{name}", "norm", weights=affine)
-
-
-def _affine(norm: Norm, width: Number) -> dict[str, tuple[Number, ...]]:
-    return {name: (width,) for name, has in (("weight", norm.scale), ("bias", norm.bias)) if has}
