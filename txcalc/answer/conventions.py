@@ -74,7 +74,7 @@ def _recurrence(t: Trace) -> Iterator[Rule]:
 
 
 def recurrence(workload: Workload) -> str:
-    """Why the totals of linear recurrences are estimates."""
+    """The reason why the totals of linear recurrences are estimates."""
     kept = ", and the state of every step is kept for backward" if workload.keeps else ""
     return f"a linear recurrence is counted step by step{kept}; fused kernels do otherwise, so its totals are estimates"
 
@@ -109,7 +109,7 @@ def _attention(t: Trace) -> Iterator[Rule]:
 
 
 def _images(tower: Tower, projector: Projector) -> str:
-    """What one image or sound is, which towers of images of any size leave open."""
+    """The size of one image or sound, which towers of images of any size leave open."""
     given = tower.input
     what = f"an image of {given.image:,} x {given.image:,} pixels" if given.kind == "patches" else "a sound"
     return f"{what} is {projector.tokens:,} of the text's positions, masked like all others"

@@ -97,7 +97,7 @@ class Layer(Part):
 
 
 class AttentionCurve(Part):
-    """What ``txcalc attention`` knows. ``workload``: of the last length. ``sram_bytes``: M, in bytes."""
+    """The answer of ``txcalc attention``. ``workload``: of the last length. ``sram_bytes``: M, in bytes."""
 
     schema: Literal["txcalc/attention/v1"] = "txcalc/attention/v1"
     model: ModelInfo
@@ -120,7 +120,7 @@ def attention_curve(
     sram_bytes: int | None = None, *, reserve: Reserve = DEFAULT_RESERVE, origin: Origin = PYTHON,
     progress: Callable[[int, int], None] | None = None,
 ) -> AttentionCurve:
-    """What attention costs at each of ``lengths``, in positions; ``seq`` and ``past`` of ``workload`` are not used.
+    """Costs of attention at each of ``lengths``, in positions; ``seq`` and ``past`` of ``workload`` are not used.
 
     In decoding, one new token looks back over that many positions, itself included. A length beyond the model's
     context is a hypothetical one, and a note says so. ``sram_bytes``: on-chip memory for FlashAttention's blocks;

@@ -1,4 +1,4 @@
-"""Which field explains which change: two runs, and the steps from one to the other.
+"""The changed fields behind each changed total: two runs, and the steps from one to the other.
 
 The fields that differ are changed one at a time, and every step is counted. A field that makes no sense on its own
 (``heads`` where ``kv_heads`` would no longer divide it) waits for others, and changes together with as few of them
@@ -55,7 +55,7 @@ class FieldChange(Part):
 
 
 class Share(Part):
-    """What changing these fields, together, adds to a total."""
+    """The change of a total by these fields together."""
 
     fields: tuple[str, ...]
     change: int
@@ -85,7 +85,7 @@ class Diff(Part):
 
 
 class _Unit(NamedTuple):
-    """What changes at once: the value at a path."""
+    """The smallest unit of change: the value at a path."""
 
     path: Path
     a: Any

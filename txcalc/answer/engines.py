@@ -30,7 +30,7 @@ _KEPT: Final = {
 
 
 class Rule(NamedTuple):
-    """What an engine does from the version ``since`` on, and where it was read."""
+    """One rule of an engine, from the version ``since`` on, with its source."""
 
     name: str
     value: Any
@@ -148,7 +148,7 @@ def _number(version: str) -> tuple[int, ...]:
 def layers(
     t: Trace, of: Engine, tp: int = 1, drafter: int = 0, values: str | None = None, first: int = 0
 ) -> tuple[Layers, ...]:
-    """What the layers of a trace cache on one of ``tp`` ranks, alike ones together, but for the ``first`` layers.
+    """Caches of a trace's layers on one of ``tp`` ranks, alike ones together, but for the ``first`` layers.
 
     ``values``: their dtype, where it is not that of keys. ``drafter``: so many layers more, each like the last that
     caches all tokens. Raises ``SpecError`` for a cache that the engine's pool is not counted for, and for heads that

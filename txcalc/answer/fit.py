@@ -121,7 +121,7 @@ def fit(spec: Model, workload: Workload) -> Workload:
 
 
 def _not_recomputed(spec: Model, workload: Workload) -> str:
-    """Why the backward pass cannot run the parts of this model once more that are asked for, or nothing."""
+    """The reason why the parts asked for cannot be recomputed in this model's backward pass, or nothing."""
     if shares_keys(spec):
         return f"layers of {spec.name} read keys that others make, which a layer run once more would make anew"
     if workload.recompute == "selective" and spec.position.kind in ("transformer-xl", "disentangled"):
@@ -153,7 +153,7 @@ def _length(name: str, field: str, stack: Stack, asked: int | None) -> int | Non
 
 
 def _latents(spec: Model, workload: Workload) -> Latents | None:
-    """How latents are read, where there are any."""
+    """The way latents are read, where there are any."""
     if not has_latents(spec):
         return None
     return "absorbed" if workload.absorbs else "expanded"

@@ -1,4 +1,4 @@
-"""What the functions of ``import txcalc`` share: models by name, and workloads from keyword arguments."""
+"""Arguments that the functions of ``import txcalc`` share: models by name, and workloads from keyword arguments."""
 
 from __future__ import annotations
 

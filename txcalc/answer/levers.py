@@ -143,7 +143,7 @@ class _Tried(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether it does so as it is."""
+        """Tell whether it does so as it is."""
         return self.room is None or self.before <= self.room
 
     def least(self, row: _Row) -> Lever | None:

@@ -24,7 +24,7 @@ _TRIES: Final = 4
 
 
 class Limit(Part):
-    """Where one quantity alone fills the device's memory.
+    """The length or batch at which one quantity alone fills the device's memory.
 
     ``largest_fits``: the longest length that fits, null if not even the shortest does. ``first_not``: the next
     one, null if every length up to 2^40 fits; ``bytes_first_not``: what it would take there.

@@ -77,7 +77,7 @@ class Phase(Part):
 
 
 class Held(Part):
-    """What is there before the run and after it."""
+    """Bytes that are allocated before the run and after it."""
 
     what: str
     bytes: int
@@ -107,7 +107,7 @@ class Point(Part):
 
 
 class Outside(Part):
-    """What a device's memory holds beside tensors. ``bytes``: null where nothing fixed is known."""
+    """Memory of a device beside tensors. ``bytes``: null where nothing fixed is known."""
 
     what: str
     bytes: int | None
@@ -256,7 +256,7 @@ def saved(loaded: Loaded, given: Mapping[str, Any]) -> Saved | None:
 
 
 def _outside(card: Device | None) -> tuple[Outside, ...]:
-    """What is in a card's memory beside tensors: the context of its architecture, or of one that was measured."""
+    """Memory of a card beside tensors: the context of its architecture, or of one that was measured."""
     of = card if card is not None and card.context_bytes is not None else device("h200")
     source = f"{of.sources['context']}; up to 0.92 GiB once all kernels are loaded"
     context = Outside(what="CUDA context", bytes=of.context_bytes, source=source)
@@ -302,7 +302,7 @@ def by_use(entries: Sequence[Entry]) -> Iterator[Held]:
 
 
 def _beside(workspaces: int, rounding: int) -> Iterator[Alive]:
-    """What a device's allocator has beside the storages of tensors."""
+    """Memory that a device's allocator has beside the storages of tensors."""
     for what, size in (("workspaces of matrix products", workspaces), ("storages in whole blocks", rounding)):
         if size:
             yield Alive(path="", what=what, shape=None, dtype=None, times=1, bytes=size, why="device")
@@ -326,7 +326,7 @@ def _storages(entry: Entry) -> Iterable[Entry]:
 
 
 def _dtype(entry: Entry, workload: Workload) -> str | None:
-    """What the elements of a storage are in, by how many bytes they take."""
+    """The dtype of a storage's elements, by how many bytes they take."""
     width, rest = divmod(entry.each, prod(entry.shape or ()) or 1)
     if not entry.shape or rest:
         return None

@@ -54,7 +54,7 @@ class MixerPoint(Part):
 
 
 class Growth(Part):
-    """How a quantity grows: the fitted exponent of N (null with fewer than two lengths), and the theory."""
+    """Growth of a quantity: the fitted exponent of N (null with fewer than two lengths), and the theory."""
 
     quantity: Quantity
     fitted: float | None
@@ -84,7 +84,7 @@ class Sizes(NamedTuple):
 
 
 class MixerTable(Part):
-    """What ``txcalc mixers`` knows: all layers at all lengths."""
+    """The answer of ``txcalc mixers``: all layers at all lengths."""
 
     schema: Literal["txcalc/mixers/v1"] = SCHEMA
     d_model: int

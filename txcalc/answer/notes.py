@@ -58,7 +58,7 @@ def one_rank(t: Trace) -> Iterator[str]:
 
 
 def unfollowed(t: Trace) -> Iterator[str]:
-    """Why a peak is an estimate, where a layout makes it one."""
+    """The reason why a layout makes a peak an estimate, if it does."""
     if what := unmeasured(t):
         yield f"the peak is an estimate: no test has followed {what} yet, only its parts"
 
@@ -89,13 +89,13 @@ def idle(spec: Model, t: Trace, asked: Workload) -> Iterator[str]:
 
 
 def runs_as(t: Trace) -> str | None:
-    """What attention runs as in this trace, such as ``flash`` or ``flash and eager``; None without attention."""
+    """Kernels of attention in this trace, such as ``flash`` or ``flash and eager``; None without attention."""
     found = dict.fromkeys(kernel for kernel, _ in t.kernels)
     return " and ".join(name for name in get_args(AttentionKernel)[::-1] if name in found) or None
 
 
 def transformers_keep(spec: Model, t: Trace) -> Iterator[str]:
-    """What the modelling code of transformers keeps beyond plain PyTorch: read in its 5.23."""
+    """Activations that transformers' modelling code keeps beyond plain PyTorch: read in its 5.23."""
     if t.workload.implementation == "transformers" and t.code.gelu_tanh == "composed":
         yield "counted as gelu_new, which is composed; where its file says gelu_pytorch_tanh the class keeps less"
     if t.workload.implementation != "torch":

@@ -34,7 +34,7 @@ class PublishedRow:
 
     @property
     def as_noted(self) -> bool:
-        """Whether the count is the one that ``note`` explains."""
+        """Tell whether the count is the one that ``note`` explains."""
         return self.note is not None and self.counted == self.expected
 
 

@@ -18,7 +18,7 @@ from txcalc.trace.record import Trace
 
 
 class Collective(Part):
-    """What the ranks of an axis do together: ``times`` calls, each on a tensor of so many ``bytes`` in all.
+    """A collective of an axis: ``times`` calls, each on a tensor of so many ``bytes`` in all.
 
     ``phase``: of a micro-batch, or ``step``: before or after the optimizer's. ``overlappable``: something else may run
     meanwhile.

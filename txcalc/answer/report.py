@@ -58,7 +58,7 @@ class Answer(NamedTuple, Generic[D]):
 
 
 class ModelInfo(Part):
-    """Which model was counted: the resolved spec stands on its own."""
+    """The model that was counted: its resolved spec stands on its own."""
 
     name: str
     source: str
@@ -186,7 +186,7 @@ class Component(Flops):
 
 
 class CacheLine(Part):
-    """What the layers of one component cache, ``layers`` of them: ``tokens`` each, in bytes of the whole batch.
+    """The cache of one component's ``layers``: ``tokens`` each, in bytes of the whole batch.
 
     ``kind``: full, window, chunk, latent, cross (the source's tokens) or state (one for any length).
     ``bytes_per_token``: what one more token of one sequence adds at this length; 0 where ``bytes`` are fixed.
@@ -202,7 +202,7 @@ class CacheLine(Part):
 
 
 class KVCache(Part):
-    """How the cache grows from this length on: bytes = ``fixed_bytes`` + ``bytes_per_token`` x tokens of the batch."""
+    """Growth of the cache from this length on: bytes = ``fixed_bytes`` + ``bytes_per_token`` x tokens of the batch."""
 
     fixed_bytes: int
     bytes_per_token: int
@@ -219,7 +219,7 @@ class KeptTensor(Part):
 
 
 class Provenance(Part):
-    """What made the report. No timestamp: the same command gives the same bytes."""
+    """The program and the input behind the report. No timestamp: the same command gives the same bytes."""
 
     txcalc: str
     command: tuple[str, ...]

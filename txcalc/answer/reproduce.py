@@ -92,7 +92,7 @@ def _family(name: str, data: Mapping[str, Any]) -> Family:
 
 
 def _command(row: Mapping[str, Any]) -> str:
-    """What counts the run of a row: all that it holds, where it is trained or on a device."""
+    """The command that counts the run of a row: all that it holds, where it is trained or on a device."""
     run = {**row["run"], **{key: value for key, value in row.get("given", {}).items() if key == "device"}}
     name = "memory" if run.keys() & {"device", "engine"} or run.get("phase") == "training" else "count"
     options = (word for key, value in run.items()

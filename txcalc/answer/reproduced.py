@@ -1,4 +1,4 @@
-"""What is compared with published figures: one number of a run, by the word that a row has for it."""
+"""Numbers of a run that are compared with published figures, by the word that a row has for each."""
 
 from __future__ import annotations
 

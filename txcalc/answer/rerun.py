@@ -27,7 +27,7 @@ QUANTITIES: Final[Mapping[object, str]] = {
 
 
 class Recorded(NamedTuple):
-    """What a report says: who made it, the fields of its workload, and its totals, by today's names."""
+    """The contents of a report: who made it, the fields of its workload, and its totals, by today's names."""
 
     source: str
     older: bool
@@ -47,7 +47,7 @@ class Change(NamedTuple):
 
 
 class Since(NamedTuple):
-    """What has changed since the report ``source``; nothing where ``changes`` is empty."""
+    """Changes since the report ``source``; nothing where ``changes`` is empty."""
 
     source: str
     made_by: str
@@ -55,7 +55,7 @@ class Since(NamedTuple):
 
 
 def recorded(loaded: Loaded) -> Recorded | None:
-    """What the report says that a model was loaded from; None where it was no report.
+    """The source that the report gives for its model; None where it was no report.
 
     Raises ``SpecError`` for a report whose workload or totals cannot be read.
     """
@@ -214,7 +214,7 @@ MEANINGS: Final = (
 
 
 def _why(total: str, now: Report) -> str:
-    """Why a total of an older document is another today, as far as that lies in how it is counted."""
+    """The reason why a total of an older document is another today, as far as that lies in how it is counted."""
     return "; ".join(row.why for row in MEANINGS if total in row.totals and row.holds(now))
 
 

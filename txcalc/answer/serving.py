@@ -31,7 +31,7 @@ _STORED: Final = ("dtype", "weights", "kv_block", "kernels")
 
 
 def is_own(name: str, value: object) -> bool:
-    """Whether an option is an engine's: of what is in the CPU's memory, that which names weights."""
+    """Tell whether an option is an engine's: of what is in the CPU's memory, that which names weights."""
     return name in OPTIONS and (name != "offload" or isinstance(value, str))
 
 
@@ -163,7 +163,7 @@ class Serving(NamedTuple):
 
     @property
     def fits(self) -> bool:
-        """Whether the requests are there at once."""
+        """Tell whether the requests are there at once."""
         return self.available is None or self.taken <= self.available
 
     def most(self) -> int:
@@ -228,7 +228,7 @@ def serving(
 
 
 def _moved(spec: Model, of: Engine, text: str | None, on_card: int | None) -> Offload:
-    """What is in the CPU's memory, or all but the layers ``on_card``, the head among them. Raises ``SpecError``."""
+    """The weights in the CPU's memory, or all but the layers ``on_card``, the head among them. Raises ``SpecError``."""
     if text is not None and on_card is not None:
         raise SpecError("says the same as --offload: give one of them", field="gpu_layers")
     last = "head beside layers on the CPU" in of.rules and of.value("head beside layers on the CPU") == "on the CPU"

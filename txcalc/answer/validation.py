@@ -1,4 +1,4 @@
-"""What comparing a model with PyTorch, with other classes or with printed figures gave."""
+"""Results of comparing a model with PyTorch, with other classes or with printed figures."""
 
 from __future__ import annotations
 

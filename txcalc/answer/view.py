@@ -1,4 +1,4 @@
-"""What a reader sees beside the report itself: the same run under the other attention, published figures, shapes."""
+"""Additions to a report for its reader: the same run under the other attention, published figures, shapes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Alternative(NamedTuple):
-    """What the same run would keep under the other attention policy."""
+    """Kept activations of the same run under the other attention policy."""
 
     attention: str
     activation_bytes: int
