@@ -136,7 +136,7 @@ def _in_turn(experts: nn.Module, args: tuple[Tensor, Tensor, Tensor]) -> None:
 def _inputs(
     model: Any, batch: int, seq: int, source_seq: int | None, device: str, dtype: torch.dtype
 ) -> dict[str, Tensor | bool]:
-    """What a class reads, under its own names."""
+    """Inputs of a class, under its own names."""
     config, ids = model.config, partial(torch.ones, dtype=torch.long, device=device)
     labels = ids(batch) if type(model).__name__.endswith(ONE_LABEL) else ids(batch, seq)
     given: dict[str, Tensor | bool] = {"labels": labels}

@@ -38,7 +38,7 @@ class NotRun(Exception):
 
 
 def ask(what: str, model: Model | Mapping[str, Any], batch: int, seq: int, **run: Any) -> Any:
-    """What a function of ``txcalc.check.measure`` finds, on tensors that say they are CUDA's.
+    """Results of a function of ``txcalc.check.measure``, on tensors that say they are CUDA's.
 
     Of a ``config.json``: one of ``txcalc.check.classes``; or one of another module, by its whole name. ``run``: its
     other arguments, ``dtype`` by name. Raises ``NotRun`` where there is no fake CUDA, and RuntimeError with the reason

@@ -56,7 +56,7 @@ def dtypes(w: Workload) -> dict[str, DType]:
 
 
 def trained(w: Workload) -> dict[str, Any]:
-    """What of a workload says which weights are trained."""
+    """Fields of a workload that say which weights are trained."""
     data = w.to_data()
     return {name: data[name] for name in ("lora", "dora", "freeze") if name in data}
 

@@ -1,4 +1,4 @@
-"""What autograd keeps of a run, by its own hooks."""
+"""Tensors that autograd keeps of a run, by its own hooks."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What watches a running model: which module runs, which products it computes, which storages live."""
+"""Dispatch modes that watch a running model: the module that runs, its products, the storages that live."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def canonical_paths(root: nn.Module) -> dict[nn.Module, str]:
 
 
 def copies(root: nn.Module) -> dict[nn.Module, int]:
-    """How many modules each module stands for: on meta one may be repeated by reference."""
+    """The number of modules that each module stands for: on meta one may be repeated by reference."""
     found: dict[nn.Module, int] = {}
 
     def visit(module: nn.Module, times: int) -> None:
@@ -78,8 +78,9 @@ class ModulePath:
         return self._running[-1] if self._running else ""
 
     def of_backward(self) -> tuple[bool, str]:
-        """Whether part of the forward pass is run once more, and its module, else the one whose forward made the
-        autograd node that is running."""
+        """Tell whether part of the forward pass is run once more, and its module, else the one whose forward made the
+        autograd node that is running.
+        """
         again = torch.is_grad_enabled()
         return again, self.now() if again and self._running else self._of_node()
 
@@ -157,7 +158,7 @@ class FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._counts: dict[Any, int] = defaultdict(int)
 
     def by_path(self) -> dict[Any, int]:
-        """What was counted so far, by path."""
+        """Counts so far, by path."""
         return dict(self._counts)
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -169,7 +170,7 @@ class FlopMode(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 def storage_of(tensor: Tensor) -> int:
-    """What identifies the memory behind a tensor, as long as it lives."""
+    """The identity of the memory behind a tensor, as long as it lives."""
     return int(tensor.untyped_storage()._cdata)
 
 

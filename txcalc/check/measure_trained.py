@@ -1,4 +1,4 @@
-"""Which weights of a reference are trained: frozen parts, and adapters of our own or of ``peft``."""
+"""Trained weights of a reference: frozen parts, and adapters of our own or of ``peft``."""
 
 from __future__ import annotations
 

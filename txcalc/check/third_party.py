@@ -22,7 +22,7 @@ BATCH, SEQ, SOURCE = 2, 32, 48
 
 
 class Quirk(NamedTuple):
-    """What a library's class does otherwise than the architecture, and what it then gives, from our count."""
+    """A deviation of a library's class from the architecture, and the figure that it then gives, from our count."""
 
     reason: str
     expected: Callable[[Model, int], int]

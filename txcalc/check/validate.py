@@ -88,7 +88,7 @@ def validate(spec: Model, *, device: Device = "cpu", one_of_many: bool = False) 
 
 
 def _sibling_rows(small: Model, device: Device, *, one_of_many: bool) -> list[Row]:
-    """What is compared on a small model; once for all models that have the same one."""
+    """Rows that compare a small model; once for all models that have the same one."""
     turn, rows = crc32(structure(small).encode()) if one_of_many else None, list[Row]()
     for name, part in PARTS.items():
         if device == "fake-cuda" and not part.on_fakes:
@@ -104,7 +104,7 @@ _SEEN: dict[tuple[str, Device, str, bool], tuple[Row, ...]] = {}
 
 
 class Part(NamedTuple):
-    """What is compared on a small model, and of what it is the same. ``on_fakes``: on tensors without data as well."""
+    """A comparison on a small model, and the ground truth's name. ``on_fakes``: on tensors without data as well."""
 
     rows: Callable[[Model, Device, int | None], Iterable[Row]]
     on_fakes: bool = False
@@ -134,12 +134,12 @@ PARTS: Final[Mapping[str, Part]] = {
 
 
 def keeps_exactly(spec: Model) -> bool:
-    """Whether kept activations are exact: what a recurrent kernel keeps is its own choice, and marked an estimate."""
+    """Tell whether kept activations are exact: a recurrent kernel's own choice is marked an estimate."""
     return not any(op.kind.group == "recurrence" for op in _traced(spec).ops)
 
 
 def left_out(spec: Model) -> tuple[str, ...]:
-    """What cannot be compared for this model."""
+    """Comparisons that are impossible for this model."""
     if not keeps_exactly(spec):
         return ("kept activations and live bytes: estimates where a layer is recurrent",)
     if why := _not_live(spec):
@@ -148,7 +148,7 @@ def left_out(spec: Model) -> tuple[str, ...]:
 
 
 def _not_live(spec: Model) -> str:
-    """Why live bytes are not compared, or nothing."""
+    """The reason why live bytes are not compared, or nothing."""
     if not keeps_exactly(spec):
         return "a layer is recurrent"
     if not has_loss(spec):
@@ -306,12 +306,12 @@ def length_of(spec: Model) -> int:
 
 
 def generates(spec: Model) -> bool:
-    """Whether it decodes tokens, and its decoding is counted as it runs."""
+    """Tell whether it decodes tokens, and its decoding is counted as it runs."""
     return is_causal(spec) and isinstance(spec.input, TokenInput)
 
 
 def has_loss(spec: Model) -> bool:
-    """Whether there is anything to train on."""
+    """Tell whether there is anything to train on."""
     return spec.head.kind not in ("none", "projection")
 
 
@@ -350,7 +350,7 @@ def _differences(counted: dict[str, Any], measured: dict[str, Any], say: Callabl
 def _tensor_differences(
     t: Trace, measured: list[Any], ours: Counter[str], theirs: Counter[str], modules: frozenset[str]
 ) -> list[str]:
-    """Where a module's bytes disagree, the tensors that only one side has."""
+    """Tensors that only one side has, where a module's bytes disagree."""
     found = []
     for path in sorted(ours.keys() | theirs.keys()):
         if ours[path] == theirs[path]:
@@ -373,7 +373,7 @@ def _tensor_differences(
 
 
 def _on_polynomial(values: list[int], degree: int) -> bool:
-    """Whether values at lengths N, 2N, 4N, ... lie on one polynomial in N of this degree, exactly."""
+    """Tell whether values at lengths N, 2N, 4N, ... lie on one polynomial in N of this degree, exactly."""
     found = list(map(Fraction, values))
     for order in range(1, degree + 2):  # divided differences
         found = [(b - a) / (CURVE[i + order] - CURVE[i]) for i, (a, b) in enumerate(pairwise(found))]

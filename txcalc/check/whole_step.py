@@ -53,7 +53,7 @@ DATA: Final = ("adafactor",)
 
 
 def runs_on(name: str, device: str) -> bool:
-    """Whether the optimizer's package is installed, and its step runs on this device."""
+    """Tell whether the optimizer's package is installed, and its step runs on this device."""
     package = getattr(MADE.get(name), "package", "torch")
     return find_spec(package.partition(".")[0]) is not None and not (name in DATA and device.startswith("fake"))
 

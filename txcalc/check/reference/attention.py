@@ -31,7 +31,7 @@ COUNTED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBacken
 
 
 class AdditiveMask(nn.Module):
-    """What is added to the scores and has no weights: minus infinity where a key is hidden, and ALiBi's slope.
+    """The mask that is added to the scores: minus infinity where a key is hidden, and ALiBi's slope. No weights.
 
     A buffer of (length, length), or (heads, length, length) with ALiBi. Causal: query i sees keys i-window+1..i;
     otherwise it sees |i-j| <= window // 2. With chunks it sees only its own chunk.
@@ -75,7 +75,7 @@ class Rotary(nn.Module):
     sin: Tensor
 
     def __init__(self, position: RotaryPosition, head_dim: int, length: int, *, windowed: bool = False) -> None:
-        """Where no base is known, the paper's 10,000 stands for it."""
+        """Take the paper's base of 10,000 where none is known."""
         super().__init__()
         self.pairs = (position.dim or head_dim) // 2
         base = (windowed and position.window_theta) or position.theta or 10_000.0
@@ -212,7 +212,7 @@ class SharedKeys(dict[str, tuple[Tensor, Tensor]]):
 
 
 class Projections(nn.Module):
-    """What self- and cross-attention have in common: the projections, the norms on q and k, the core."""
+    """The base of self- and cross-attention: the projections, the norms on q and k, the core."""
 
     q: nn.Linear | GroupedLinear | None
 

@@ -165,7 +165,7 @@ class EntityWeights(nn.Module):
 
 
 class InstructionWeights(nn.Module):
-    """What learned queries keep for a text beside them."""
+    """Weights that learned queries keep for a text beside them."""
 
     def __init__(self, plan: Instruction, stack: Resampler, feed: DensePlan) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What the reference's layers remember from one step to the next: keys and values, latents, states."""
+"""State of the reference's layers between steps: keys and values, latents, states."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class KeyValues(Remembered):
     value: Tensor | None = None
 
     def extend(self, key: Tensor, value: Tensor, reach: int | None) -> tuple[Tensor, Tensor]:
-        """What some query of this step can see; in the cache only the last ``reach`` keys stay for the next."""
+        """Append keys and give those that some query of this step sees; the last ``reach`` stay for the next."""
         new = key.shape[2]
         if self.key is not None and self.value is not None:
             key, value = torch.cat((self.key, key), dim=2), torch.cat((self.value, value), dim=2)
@@ -56,7 +56,7 @@ class Growing(Remembered):
 
 @dataclass
 class State(Remembered):
-    """What a recurrence carries: the last inputs of its convolution (b, channels, conv), and its state in float32.
+    """The state of a recurrence: the last inputs of its convolution (b, channels, conv), and its state in float32.
 
     ``cells``: the states of a cell, (b, hidden). ``source``: the encoder's output and its projection, where it attends.
     """

@@ -1,4 +1,4 @@
-"""What stands on top of a stack in the reference: one vector for a sequence, outputs, and the loss."""
+"""Poolers and heads on top of a stack in the reference: one vector for a sequence, outputs, and the loss."""
 
 from __future__ import annotations
 
@@ -278,11 +278,11 @@ class Top(nn.Module):
 
     @property
     def has_loss(self) -> bool:
-        """Whether the outputs alone can be trained on: a projection is half of a model."""
+        """Tell whether the outputs alone can be trained on: a projection is half of a model."""
         return not isinstance(self.model.head, NoHead | ProjectionHead)
 
     def on_top(self, hidden: Tensor, image: Tensor | None = None) -> Output:
-        """What the model makes of its last hidden states (b, n, d), and of the vectors of a tower's images."""
+        """The model's outputs, from its last hidden states (b, n, d) and the vectors of a tower's images."""
         if self.output_projection is not None:
             hidden = self.output_projection(hidden)
         if (streams := ahead(self.model)) and self.model.head.kind == "lm":
@@ -357,7 +357,7 @@ class Top(nn.Module):
         return logits if self.head_softcap is None else self.head_softcap(logits)
 
     def _read(self, x: Tensor) -> Tensor:
-        """What the head reads."""
+        """The input of the head."""
         x = x if self.head_transform is None else self.head_transform(x)
         return x if self.maxout is None else self.maxout(x)
 

@@ -1,4 +1,4 @@
-"""What a stack reads in the reference: token ids through a table, images cut into patches, frames of sound."""
+"""Inputs of a stack in the reference: token ids through a table, images cut into patches, frames of sound."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from txcalc.spec.projections import DenseGroups
 
 @dataclass(frozen=True)
 class Options:
-    """How the reference runs."""
+    """Options of the reference: dtypes, kernels, dropout."""
 
     length: int  # of the longest sequence that its buffers serve
     attention: str = "flash"  # eager, or what ``F.scaled_dot_product_attention`` may choose from: flash (all) or math
@@ -273,7 +273,7 @@ class ExpertsApart(MixtureOfExperts):
         self.routed_post_norm, self.eps = Normalization(norm, d_model), norm.eps
 
     def forward(self, x: Tensor, given: Tensor | None = None) -> Tensor:
-        """What the block's norm put out and what it was given, both (b, n, d), to (b, n, d)."""
+        """Map the block norm's output and its input, both (b, n, d), to (b, n, d)."""
         assert given is not None and self.shared is not None
         tokens, d = given.flatten(0, 1), x.shape[-1]
         scores = self.router(F.rms_norm(tokens, (d,), None, self.eps) * self.router_scale * d**-0.5)

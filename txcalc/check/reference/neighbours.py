@@ -13,7 +13,7 @@ from txcalc.spec.layers import Attention
 
 
 def core_of(attention: Attention, scale: float, dropout: float) -> nn.Module | None:
-    """What computes an attention's contexts in place of a softmax over all keys, or None."""
+    """The core that computes an attention's contexts in place of a softmax over all keys, or None."""
     if attention.similarity == "collisions":
         return Collisions()
     blocks = attention.blocks

@@ -10,7 +10,7 @@ from txcalc.spec.tables import PerLayerEmbedding
 
 
 class PerLayerInputs(nn.Module):
-    """What every layer is given beside its input: a row of the table, and a projection of the token's embedding."""
+    """Inputs of every layer beside the residual stream: a row of the table, and the token's embedding, projected."""
 
     def __init__(self, plan: PerLayerEmbedding, norm: Norm, layers: int, d_model: int) -> None:
         super().__init__()

@@ -1,4 +1,4 @@
-"""What of the spec the reference runs. Anything else is refused by name: a field passed over proves nothing."""
+"""Specs that the reference runs. Anything else is refused by name: a field passed over proves nothing."""
 
 from __future__ import annotations
 

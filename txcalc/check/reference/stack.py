@@ -54,7 +54,7 @@ from txcalc.spec.model import Model, Stack, Sublayers
 
 @dataclass
 class Cache(Remembered):
-    """What generation keeps between steps: one entry per run of a block, in order."""
+    """The cache of generation between steps: one entry per run of a block, in order."""
 
     layers: list[LayerCache]
     length: int = 0
@@ -191,7 +191,7 @@ class StackModules(nn.Module):
             self.relative_norm = Normalization(stack.norm, width) if stack.position.norm else nn.Identity()
 
     def relative(self, past: int, n: int) -> Tensor | None:
-        """What every layer's attention is given: the relative bias (h, n, past + n), DeBERTa's table, or u and v."""
+        """Relative positions for every layer's attention: the bias (h, n, past + n), DeBERTa's table, or u and v."""
         if self.relative_embedding is not None:
             return self.relative_norm(self.relative_embedding)
         if self.query_bias is not None:

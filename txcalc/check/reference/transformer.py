@@ -28,7 +28,7 @@ __all__ = ["Output", "Reference", "build"]
 
 
 class Reference(Reader, Top):
-    """What both kinds of model share: the token tables, a tower, what stands on top, generation and the loss.
+    """The base of both kinds of model: the token tables, a tower, what stands on top, generation and the loss.
 
     Raises ValueError where a model is asked for what it does not have: a cache without a causal stack, a loss
     without a head.
@@ -79,7 +79,7 @@ class Reference(Reader, Top):
         return self(x, source, cache=cache, images=images), cache
 
     def embed(self, stack: Stack, x: Tensor, *, source: bool = False) -> Tensor:
-        """What a stack reads as positions: (b, n, width)."""
+        """Embed inputs as the positions of a stack: (b, n, width)."""
         if not isinstance(stack.input, TokenInput):
             return self.read(stack.input, x)
         table = self.source_embedding if source and self.source_embedding is not None else self.token_embedding
