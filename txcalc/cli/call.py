@@ -38,7 +38,7 @@ class Call(NamedTuple):
         return self.output.output not in (None, write.STDOUT)
 
     def origin(self, loaded: Loaded) -> Origin:
-        """How an answer's model came to be."""
+        """The origin of an answer's model."""
         from txcalc.answer.report import Origin
 
         return Origin(loaded.source, loaded.overrides, loaded.notes, self.command)

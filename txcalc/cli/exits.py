@@ -1,4 +1,4 @@
-"""What went wrong, in one line on stderr, and the exit code that says so."""
+"""One line on stderr for what went wrong, and the exit code that says so."""
 
 from __future__ import annotations
 

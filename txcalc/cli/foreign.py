@@ -108,7 +108,7 @@ LISTING: Final = _each({"list ls": "txcalc presets", "search": "txcalc presets -
 
 
 def hint(name: str, own: Iterable[str], others: Mapping[str, Iterable[str]]) -> str:
-    """What to say of an option that a command does not have; empty where nothing is known.
+    """Advice on an option that a command does not have; empty where nothing is known.
 
     ``own``: the command's options; ``others``: those of every command.
     """

@@ -266,7 +266,7 @@ LAYERS: Final = _some(
 
 
 def read(rows: Mapping[str, Row], texts: Mapping[str, Any]) -> Run:
-    """What was given, under the fields' own names. Raises ``SpecError`` for what cannot be read."""
+    """Options that were given, under the fields' own names. Raises ``SpecError`` for what cannot be read."""
     from txcalc.spec.errors import all_of
     from txcalc.trace.workload import plain
 
@@ -291,7 +291,7 @@ def _read(name: str, row: Row, raw: Any) -> Any:
 
 
 class OutputOptions(NamedTuple):
-    """Where the answer goes and in which format."""
+    """The destination of the answer, and its format."""
 
     format: Annotated[str | None, option("FORMAT", "", "--format", "-f")] = None
     json: Annotated[bool, option(None, "Same as --format json.", "--json")] = False
@@ -308,7 +308,7 @@ class PlotOptions(NamedTuple):
 
 
 class CommonOptions(NamedTuple):
-    """What may stand before the command and after it."""
+    """Options that may stand before the command and after it."""
 
     verbose: Annotated[int, typer.Option("--verbose", "-v", count=True, metavar="", show_default=False, help="")] = 0
     quiet: Annotated[bool, option(None, "", "--quiet", "-q")] = False
@@ -322,7 +322,7 @@ class CommonOptions(NamedTuple):
 
 
 class Offer(NamedTuple):
-    """What a command takes beside its own parameters: rows of a run, and groups that commands share.
+    """Options of a command beside its own parameters: rows of a run, and groups that commands share.
 
     ``verbose``, ``quiet``: what -v adds and -q leaves; an empty one hides an option that would do nothing.
     """

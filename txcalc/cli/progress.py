@@ -1,4 +1,4 @@
-"""How far a long command has come, on a terminal's stderr only."""
+"""Progress of a long command, on a terminal's stderr only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where an answer goes: a stream that may not know every character, or a file that is written whole or not at all."""
+"""Destinations of an answer: a stream that may not know every character, or a file, written whole or not at all."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _ASCII: Final = str.maketrans({"×": "x", "·": "|", "–": "-", "—": "-", "�
 
 
 def screen(*, to_file: bool, color: bool) -> Screen:
-    """What the answer is laid out for: the terminal if it goes to one, else as wide as it needs to be.
+    """The screen that the answer is laid out for: the terminal if it goes to one, else as wide as it needs to be.
 
     A pipe has no width, whatever COLUMNS says: the same command gives the same bytes, one line to a row.
     """
@@ -33,7 +33,7 @@ def screen(*, to_file: bool, color: bool) -> Screen:
 
 
 def is_terminal_with(characters: str) -> bool:
-    """Whether stdout is a terminal that can show these characters."""
+    """Tell whether stdout is a terminal that can show these characters."""
     try:
         characters.encode(sys.stdout.encoding or "ascii")
     except UnicodeEncodeError:
@@ -53,7 +53,7 @@ def write(content: str | bytes, path: str | None, *, force: bool, quiet: bool) -
 
 
 def to_stream(text: str, stream: TextIO) -> None:
-    """What the stream's encoding lacks becomes plain ASCII of the same width.
+    """Write to a stream: characters that its encoding lacks become plain ASCII of the same width.
 
     Whoever read our output and closed it has read enough: that is no error. Raises ``SpecError`` for a full disk.
     """
