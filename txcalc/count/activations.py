@@ -29,7 +29,7 @@ def kept(trace: Trace) -> list[Entry]:
 
 
 def made(trace: Trace) -> dict[int, Number]:
-    """How often each storage is made: as often as its writer runs, or as the first operation that names it."""
+    """The number of times that each storage is made: as its writer runs, or as the first operation that names it."""
     found: dict[int, Number] = {x.id: 1 for x in trace.inputs} | {
         loop.after.id: entered for loop, entered in trace.loops}
     for op, often in trace.placed:

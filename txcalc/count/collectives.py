@@ -87,7 +87,7 @@ def _dp(trace: Trace) -> str:
 
 
 def _of_gradients(trace: Trace) -> Iterator[Collective]:
-    """What is done with gradients of weights, and with weights that an optimizer has changed a part of."""
+    """Collectives on gradients of weights, and on weights that an optimizer has changed a part of."""
     layout, w = trace.layout, trace.workload
     width = w.bytes_of(Role.WEIGHT) if w.held is None else w.held.gradients
     own = [Parameter(op, f"{op.path}.{name}".rstrip("."), name, shape, width, often.copies)
@@ -130,7 +130,7 @@ def _size(p: Parameter) -> int:
 
 
 def _shared(trace: Trace, own: Sequence[Parameter], axis: str) -> Iterator[Collective]:
-    """What data-parallel ranks do with gradients that all have, or share, and with weights that they share."""
+    """Collectives of data-parallel ranks on gradients that all have, or share, and on weights that they share."""
     w, stage = trace.workload, zero.stage(trace)
     if not stage and not trace.code.adds_gradients:
         for size in _buckets(reversed(unrolled(trace, own))):

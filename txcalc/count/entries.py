@@ -15,8 +15,9 @@ K = TypeVar("K")
 
 
 class Entry(NamedTuple):
-    """What an operation adds: ``times`` as much as ``each``, in the quantity's unit. ``tensor``: one that is kept.
-    ``part``: what is told apart within a component. ``shape``: of what is alive."""
+    """The contribution of an operation: ``times`` as much as ``each``, in the quantity's unit. ``tensor``: one that is
+    kept. ``part``: what is told apart within a component. ``shape``: of what is alive.
+    """
 
     op: Op
     what: str

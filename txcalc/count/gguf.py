@@ -85,7 +85,7 @@ _RULES: Final[Mapping[str, Rules]] = {
 
 
 class Place(NamedTuple):
-    """Where a tensor stands among those of its part: ``at`` of ``among``, counted as the rules count."""
+    """The place of a tensor among those of its part: ``at`` of ``among``, counted as the rules count."""
 
     at: int = 0
     among: int = 1

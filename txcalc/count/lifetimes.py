@@ -109,7 +109,7 @@ def follow(
 
 
 class Live:
-    """What is alive, moment by moment."""
+    """Live bytes, moment by moment."""
 
     def __init__(
         self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any],

@@ -13,7 +13,7 @@ Pass = Literal["forward", "backward", "weights", "reduction"]
 
 
 class Mode(NamedTuple):
-    """How a run stands among others of its step.
+    """The place of a run among others of its step.
 
     ``accumulates``: gradients of weights are there before it (and left out), and those that it makes are added to them,
     in place. ``halves``: gradients of the run's input come first, weights' later. ``whole``: of a pipeline's stage
@@ -29,7 +29,7 @@ ONCE: Final = Mode()
 
 
 class Moment(NamedTuple):
-    """What is alive after an operation has allocated, or after others were freed; its amounts add up."""
+    """Live bytes after an operation has allocated, or after others were freed; its amounts add up."""
 
     phase: Pass
     path: str

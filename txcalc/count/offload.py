@@ -24,8 +24,9 @@ if TYPE_CHECKING:
 
 
 class Offload(NamedTuple):
-    """What is in the CPU's memory: the first ``layers``, the routed experts of the first ``experts`` layers, and the
-    ``head``."""
+    """Weights in the CPU's memory: the first ``layers``, the routed experts of the first ``experts`` layers, and the
+    ``head``.
+    """
 
     layers: int = 0
     experts: int = 0

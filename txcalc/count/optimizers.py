@@ -64,8 +64,9 @@ Steps = Mapping[OptimizerKernel, tuple[Make, ...]]
 
 
 class Rule(NamedTuple):
-    """What an optimizer does with some parameters. ``steps``: none, what its step allocates is not known.
-    ``apart``: an optimizer of its own, whose step is over before the next one's."""
+    """The rule of an optimizer for some parameters. ``steps``: none, what its step allocates is not known. ``apart``:
+    an optimizer of its own, whose step is over before the next one's.
+    """
 
     states: tuple[State, ...]
     steps: Steps | None
@@ -316,7 +317,7 @@ def moments(
 
 
 class Alive:
-    """What a step has allocated, by the local that holds it: a list of parameters, and bytes of one copy of each."""
+    """Allocations of a step, by the local that holds it: a list of parameters, and bytes of one copy of each."""
 
     def __init__(self, rounded: Callable[[int], int]) -> None:
         self.now, self._rounded = 0, rounded

@@ -41,7 +41,7 @@ def peak(trace: Trace, *, in_place: bool = True) -> Peak:
 
 
 def alive(trace: Trace, where: Where, *, in_place: bool = True, mode: Mode = ONCE) -> Iterator[Entry]:
-    """What is alive at a moment of a run on ints or symbols, by the operation that made it."""
+    """Live bytes at a moment of a run on ints or symbols, by the operation that made it."""
     made: dict[str, Op] = {}
 
     def amount(memory: Memory) -> Amounts:

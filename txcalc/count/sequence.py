@@ -1,4 +1,4 @@
-"""How a layer moves along its sequence: what must wait for what, and how far apart two positions are."""
+"""Order along a layer's sequence: steps that must wait for each other, and the distance of two positions."""
 
 from __future__ import annotations
 

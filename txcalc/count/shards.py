@@ -72,8 +72,9 @@ def shard(shape: Sequence[Number], ranks: int) -> tuple[Number, ...]:
 
 
 def sharding(trace: Trace, shapes: Shapes, *, later: bool = False, whole: bool = False) -> Sharding | None:
-    """What happens to sharded weights in a run, if any are; ``later``: there are gradients to add to; ``whole``: the
-    weights are gathered already."""
+    """The handling of sharded weights in a run, if there are any; ``later``: there are gradients to add to; ``whole``:
+    the weights are gathered already.
+    """
     wanted = trace.layout.shards and trace.workload.phase == "training"
     return Sharding(trace, shapes, later, whole) if wanted else None
 

@@ -58,7 +58,7 @@ class Event(NamedTuple):
 
 
 def resident(trace: Trace) -> list[Entry]:
-    """What is there before the step, by category (``part``)."""
+    """Bytes that are resident before the step, by category (``part``)."""
     cache = alive(trace, ((0, False),)) if not trace.workload.keeps else ()
     return [*_Step(trace, in_place=True).resident, *cache]
 
@@ -226,7 +226,7 @@ class _Step:
         return [zero.shared(self.trace, Entry(p.op, "gradients", n, p.copies, part="gradients")) for p, n in sizes]
 
     def in_order(self, turns: int | None = TURNS) -> list[Parameter]:
-        """What the optimizer's step goes over, copies one by one if it does.
+        """Storages in the order of the optimizer's step, copies one by one if it goes over them so.
 
         A loop lets go of what it has made for a copy before it comes to the one after the next.
         """
@@ -320,7 +320,7 @@ class _Step:
         return _Peak("optimizer", base + most, at, ends, last, tuple(next(then, ())))
 
     def _resident(self) -> Iterator[Entry]:
-        """What no moment of the run has: weights, the optimizer's states and inputs."""
+        """Bytes that no moment of the run has: weights, the optimizer's states and inputs."""
         trace, held = self.trace, self.trace.workload.held
         if self.sharded:
             yield from shards.resident(trace, {p.path: p.shape for p in parameters(trace)})

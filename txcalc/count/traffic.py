@@ -1,4 +1,4 @@
-"""What attention's core moves between the accelerator's memory and its chip (FlashAttention, arXiv 2205.14135).
+"""Traffic of attention's core between the accelerator's memory and its chip (FlashAttention, arXiv 2205.14135).
 
 Standard attention (Algorithm 0) reads and writes whole tensors, so its traffic is what the recorded operations
 read and write: Q, K -> S; S -> P; P, V -> O; 4Nd + 4N^2 elements of one head, Theta(Nd + N^2).

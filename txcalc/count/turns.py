@@ -99,7 +99,7 @@ class Return(NamedTuple):
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Edge:
-    """Where turns that stand for ``times`` begin, and where they end."""
+    """The first and last operation of turns that stand for ``times``."""
 
     times: Number
     depth: int
@@ -136,7 +136,7 @@ class Unit:
 
 
 class Border(NamedTuple):
-    """Where a unit of sharded weights begins, or ends."""
+    """The first or last operation of a unit of sharded weights."""
 
     unit: Unit
     begins: bool
@@ -159,7 +159,7 @@ class Rerun:
 
 
 def _shared(node: Repeat) -> bool:
-    """Whether all runs have one set of weights, and runs that are told apart as well."""
+    """Tell whether all runs have one set of weights, and runs that are told apart as well."""
     return bool(node.copies == 0) or bool(node.copies == 1 and node.first == 0)
 
 

@@ -174,7 +174,7 @@ SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
 
 
 def unmeasured(trace: Trace) -> str:
-    """What of a rank's live bytes no test has followed, though all of its parts are proved, or nothing."""
+    """Parts of a rank's live bytes that no test has followed, though all of them are proved singly, or nothing."""
     found = [f"{name} parallelism of {what}" for axis, name in (("tp", "tensor"), ("cp", "context"))
              for what, has in SPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
     ring = trace.layout.cp > trace.layout.by_head
@@ -208,7 +208,7 @@ def check(trace: Trace) -> None:
 
 
 def unproved(trace: Trace) -> str:
-    """Why the live bytes of a run are not proved, or nothing; of one on symbols that on ints tells."""
+    """The reason why the live bytes of a run are not proved, or nothing; of one on symbols that on ints tells."""
     if trace.model is None or trace.sizes:
         return ""
     spec, generates = trace.model, not trace.workload.keeps

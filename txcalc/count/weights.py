@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class Stored(NamedTuple):
-    """How weights are stored: ``width`` bytes each, but for what ``packing`` packs."""
+    """A storage format of weights: ``width`` bytes each, but for what ``packing`` packs."""
 
     width: int
     packing: Packing | StoredTensors | None = None
@@ -52,12 +52,12 @@ def is_known(trace: Trace, name: str | None = None) -> bool:
 
 
 def own_format(model: Model) -> Quantization | None:
-    """How the model's own checkpoint stores its weights. None: in 16 bits."""
+    """The weight format of the model's own checkpoint. None: in 16 bits."""
     return model.quantization or model.released
 
 
 def stored(trace: Trace, name: str | None = None) -> Stored:
-    """How weights are stored: as ``name`` or the workload says, else as the checkpoint does, else in the dtype.
+    """The weight format: as ``name`` or the workload says, else as the checkpoint does, else the dtype.
 
     Raises ``SpecError`` where that is not known.
     """
@@ -231,7 +231,7 @@ def packed_matrices(trace: Trace, spec: Packing) -> Iterator[tuple[Op, Number, N
 
 
 def _copies(trace: Trace) -> dict[str, Number]:
-    """How many matrices of every path there are: runs of a layer that are told apart have some of them each."""
+    """The number of matrices of every path: runs of a layer that are told apart have some of them each."""
     found: dict[str, Number] = {}
     for op, often in trace.placed:
         if op.matrix:

@@ -58,8 +58,9 @@ def buffers(trace: Trace) -> list[tuple[str, int]]:
 
 
 def buckets(trace: Trace, gradients: Iterable[Entry]) -> Iterator[Entry]:
-    """What data-parallel ranks reduce: ``DistributedDataParallel`` copies gradients to buckets of its own, made once,
-    unless ``gradient_as_bucket_view`` is given (its documentation, and measured on torch 2.13)."""
+    """Buckets that data-parallel ranks reduce: ``DistributedDataParallel`` copies gradients to its own, made once,
+    unless ``gradient_as_bucket_view`` is given (its documentation, and measured on torch 2.13).
+    """
     layout, w = trace.layout, trace.workload
     if layout.alike == 1 or layout.fsdp is not None or layout.zero or w.held is not None:
         return
