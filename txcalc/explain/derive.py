@@ -60,7 +60,7 @@ class Run:
 
     @cached_property
     def symbols(self) -> Symbols:
-        """What every size is called."""
+        """The symbol of every size."""
         return symbols(self.spec, self.workload, lengths=self.lengths)
 
     @cached_property
@@ -120,7 +120,7 @@ class Run:
 
 @dataclass
 class Line:
-    """What alike components add: ``each`` in one of them, ``times`` as many. ``title``: unlike all others."""
+    """Entries of alike components: ``each`` in one of them, ``times`` as many. ``title``: unlike all others."""
 
     name: Name
     paths: dict[str, None]
@@ -208,7 +208,7 @@ def one_of(run: Run, entry: Entry, times: Poly) -> Poly:
 
 
 def _common(run: Run, entries: list[Entry]) -> Poly:
-    """How often entries occur together: as one of them that goes into all others, else once."""
+    """The number of times that entries occur together: as one of them that goes into all others, else once."""
     often = [run.read(entry.times) for entry in entries]
     first = often[0] if len(set(often)) == 1 else ONE
     single = (each for each in often if len(each.terms) == 1)
@@ -216,7 +216,7 @@ def _common(run: Run, entries: list[Entry]) -> Poly:
 
 
 def tensor_name(entry: Entry) -> str:
-    """What a reader calls a tensor that is kept or alive."""
+    """The name of a kept or live tensor for a reader."""
     if entry.op.layer == "cross_attention" and entry.op.part == "k" and entry.tensor is not None:
         return "encoder output"
     label = entry.what

@@ -1,4 +1,4 @@
-"""What an explanation holds: symbols, rows, the closed form and its total, and every source. Data only.
+"""Data of an explanation: symbols, rows, the closed form and its total, and every source.
 
 Written as JSON and YAML it is a contract with machines: every formula is there in Unicode, ASCII, LaTeX and as a
 Python expression that evaluates, exactly, at the symbols' values.
@@ -94,7 +94,7 @@ class Term(Part):
 
 
 class LayerPart(Part):
-    """What one row adds to a layer: ``formula`` is of the ``count`` that one layer has together."""
+    """The part of one row in a layer: ``formula`` is of the ``count`` that one layer has together."""
 
     row: str
     count: str
@@ -112,7 +112,7 @@ class Layer(Part):
 
 
 class Simplification(Part):
-    """What a textbook writes instead of ``exact``, which is the ``of``. ``difference``: value over exact, less 1."""
+    """A textbook's term in place of ``exact``, which is the ``of``. ``difference``: value over exact, less 1."""
 
     formula: Formula
     where: str
@@ -144,7 +144,7 @@ class Source(Part):
 
 
 class Moment(Part):
-    """When most bytes are live: the operation at ``path`` has just allocated in this pass."""
+    """The moment when most bytes are live: the operation at ``path`` has just allocated in this pass."""
 
     phase: Literal["forward", "backward"]
     path: str

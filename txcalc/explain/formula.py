@@ -144,7 +144,7 @@ def distributed(found: Sum) -> tuple[Product, ...]:
 
 
 def is_layers(powers: Monomial) -> bool:
-    """Whether the term is one of every layer."""
+    """Tell whether the term is one of every layer."""
     return any(_base(atom) == "L" for atom, _ in powers)
 
 
@@ -152,7 +152,7 @@ def is_layers(powers: Monomial) -> bool:
 
 
 class Style(NamedTuple):
-    """How a notation writes a minus, a dot between factors, a power, what is rounded down, and relations."""
+    """Signs of a notation: minus, a dot between factors, a power, rounding down, and relations."""
 
     minus: str
     dot: str

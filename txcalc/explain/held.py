@@ -88,7 +88,7 @@ def _row(run: Run, line: Line, group: _Group) -> KeptRow:
 
 
 def _reader(name: str) -> str:
-    """What an operation is called that keeps or makes a tensor."""
+    """The name of an operation that keeps or makes a tensor."""
     return "norm" if name.endswith("_norm") else name.replace("_", " ")
 
 
@@ -102,7 +102,7 @@ def moment(run: Run) -> Moment:
 
 
 def alive_rows(run: Run, found: list[Line]) -> tuple[AliveRow, ...]:
-    """What is alive under the line that it is a part of; alike tensors together."""
+    """Live tensors under the line that each is a part of; alike ones together."""
     rows: dict[tuple[str, str, str, Poly], Poly] = {}
     for line in found:
         for entry in line.entries:
@@ -117,7 +117,7 @@ def alive_rows(run: Run, found: list[Line]) -> tuple[AliveRow, ...]:
 
 
 def holds(run: Run, closed: Poly) -> tuple[Range, ...]:
-    """How far a formula is the peak when one size of the workload is doubled or halved, again and again."""
+    """The range in which a formula is the peak when one size of the workload is doubled or halved, again and again."""
     found = list[Range]()
     sizes: tuple[Literal["batch", "seq", "past"], ...] = ("batch", "seq", "past")
     for name in sizes:

@@ -1,4 +1,4 @@
-"""What people call a module of the trace, and what a size in a formula: the letters of the literature."""
+"""Names of a trace's modules as people say them, and letters of sizes in a formula, as the literature has them."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def name(spec: Fields, path: str) -> Name:
 
 
 class Letter(NamedTuple):
-    """What a field is called in a formula, and what it means."""
+    """The letter of a field in a formula, and its meaning."""
 
     letter: str
     meaning: str

@@ -62,7 +62,7 @@ def fit_phase(quantity: QuantityName, workload: Workload) -> Workload:
 
 
 def missing(quantity: QuantityName, spec: Model, *, full: bool) -> SpecError:
-    """Why the model has no such quantity, or none that can be derived."""
+    """The reason why the model has no such quantity, or none that can be derived."""
     if quantity == "weights":
         return SpecError(f"how {spec.name} stores its weights is not understood: {spec.unknown_quantization}; "
                          "--weights counts them in a format of its own")
@@ -82,7 +82,7 @@ def missing(quantity: QuantityName, spec: Model, *, full: bool) -> SpecError:
 
 
 def notes(quantity: QuantityName, spec: Model, t: Trace) -> Iterator[str]:
-    """What a reader may wonder about."""
+    """Notes on what a reader may wonder about."""
     workload = t.workload
     tied = spec.head.kind == "lm" and spec.head.tied
     if tied and quantity in ("params", "active-params", "weights", "training-state"):
@@ -177,5 +177,5 @@ DEFINITIONS: Final[dict[QuantityName, Definition]] = {
 
 
 def entries(quantity: QuantityName, t: Trace) -> Iterable[Entry]:
-    """What adds up to a quantity, on ints or on symbols: the entries of the report's total, where it has no others."""
+    """Entries of a quantity, on ints or on symbols: those of the report's total, where it has no others."""
     return (DEFINITIONS[quantity].own or TOTALS[QUANTITIES[quantity]].entries)(t)

@@ -158,7 +158,7 @@ def _groups(groups: tuple[Group, ...], path: str, mark: str) -> Iterator[Place]:
 
 
 def _repetition(path: str, group: Group, length: int, first: int, mark: str, *, alone: bool) -> Place:
-    """How often a pattern of layers stands in a row; all layers, where it is the only one and they weigh the same."""
+    """The number of times that a pattern of layers recurs; all layers, where it is the only one and all weigh alike."""
     if alone and _alike(group):
         return Place(path, _layers(mark), length * group.repeat)
     if length == 1:
@@ -167,7 +167,7 @@ def _repetition(path: str, group: Group, length: int, first: int, mark: str, *, 
 
 
 def _alike(group: Group) -> bool:
-    """Whether the blocks differ in what their attention sees, and in nothing else."""
+    """Tell whether the blocks differ in what their attention sees, and in nothing else."""
     first, *rest = map(_weighs, group.blocks)
     return all(each == first for each in rest)
 

@@ -1,4 +1,4 @@
-"""What textbooks and papers write in place of the exact formula, where it applies, and how far off it is here."""
+"""Simplified formulas of textbooks and papers, where they apply, and their error here."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _params(run: Run, closed: Poly) -> Iterator[Candidate]:
 
 
 def _small(run: Run, *, tables: bool = False) -> str:
-    """What the other weights are, of one width each."""
+    """The other weights, of one width each."""
     found = [(op.kind.group, name) for op in run.trace.ops for name, _ in op.weights]
     there = {
         "routers": any(kind == "router" for kind, _ in found), "biases": any("bias" in name for _, name in found),

@@ -22,7 +22,7 @@ def why_kept(op: Op, tensor: Tensor) -> Keeps:
 
 
 class Basis(NamedTuple):
-    """How a kind of operation is counted, and where that was read."""
+    """The rule by which a kind of operation is counted, and its source."""
 
     text: str
     source: str
@@ -122,19 +122,19 @@ _CACHE: Final = {
 
 
 def weights(ops: Iterable[Op]) -> list[Basis]:
-    """How the weights of these operations were counted, once each."""
+    """Rules by which the weights of these operations were counted, once each."""
     return _each(_WEIGHTS, (key for op in ops if op.weights for key in (op.layer, op.kind.group)))
 
 
 def costs(ops: Iterable[Op], *, backward: bool) -> list[Basis]:
-    """How the FLOPs of these operations were counted, once each."""
+    """Rules by which the FLOPs of these operations were counted, once each."""
     found = [op for op in ops if not (isinstance(op.flops, int) and op.flops == 0)]
     kinds = {key for op in found for key in (op.kind.group, op.kind.name, op.layer)}
     return _each(_FLOPS, kinds) + (_each(_BACKWARD, kinds) if backward else [])
 
 
 def caches(ops: Iterable[Op]) -> list[Basis]:
-    """How the cache of these operations was counted, once each."""
+    """Rules by which the cache of these operations was counted, once each."""
     held = (op.cache for op in ops if op.cache is not None)
     return _each(_CACHE, (cache.layout if cache.layout in _CACHE else cache.kind for cache in held))
 
