@@ -10,7 +10,7 @@ _CLASS: Final = frozenset({"model_type", "architectures", "transformers_version"
 
 
 def is_config(data: Mapping[str, Any]) -> bool:
-    """Whether a mapping looks like a Hugging Face configuration rather than a spec of ours.
+    """Tell whether a mapping looks like a Hugging Face configuration rather than a spec of ours.
 
     What names the class of a model is one, unless it has every field that a spec must have, or its base; sizes alone
     are one only where no part of a spec stands beside them.

@@ -1,4 +1,4 @@
-"""What the importers of all families share: sizes, heads, and layers that differ."""
+"""Parts that the importers of all families share: sizes, heads, and layers that differ."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _repetitions(blocks: list[Data]) -> list[Data]:
 
 
 def _times(blocks: Sequence[Data], period: int) -> int:
-    """How often the first ``period`` of these blocks come in a row."""
+    """The number of times that the first ``period`` of these blocks come in a row."""
     times = 1
     while blocks[times * period : (times + 1) * period] == blocks[:period]:
         times += 1

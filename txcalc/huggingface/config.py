@@ -45,7 +45,7 @@ TIES: Final = frozenset({"tie_word_embeddings", "tie_embedding"})
 
 @dataclasses.dataclass(frozen=True)
 class Remarks:
-    """What a reader should know of a whole file."""
+    """Notes on a whole file for its reader."""
 
     strict: bool = False  # fields that no class reads are refused
     passed: list[str] = dataclasses.field(default_factory=list)  # fields that no class reads
@@ -148,7 +148,7 @@ class Config:
         return value
 
     def choice(self, name: str, known: Mapping[Any, Any], default: Any = REQUIRED) -> Any:
-        """What ``known`` says of the field's value; a value that it does not know is a problem."""
+        """The entry of ``known`` for the field's value; a value that it does not know is a problem."""
         value = self.take(name, default=default)
         if isinstance(value, list | dict) or value not in known:
             self._note(name, f"{shown(value)} is not known; txcalc knows {', '.join(map(str, known))}")

@@ -49,7 +49,7 @@ def _with_keys(c: Config, slides: list[bool]) -> int:
 
 
 def _layers(c: Config, _: str, spec: Data) -> Data:
-    """Where the class is told so, the keys of full layers are their values as well.
+    """Layers whose keys are their values as well: full ones, where the class is told so.
 
     The last layers read the keys and values of the last of their kind before them.
     """

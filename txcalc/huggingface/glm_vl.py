@@ -22,7 +22,7 @@ from txcalc.spec.errors import shown
 
 
 def _table(c: Config) -> tuple[int, Data]:
-    """How many squares of patches fit along a table of positions, and the table, which may have a border beside."""
+    """The number of squares of patches along a table of positions, and the table, which may have a border beside."""
     rows, merge = side_of(c, "image_size") // side_of(c, "patch_size"), c.size("spatial_merge_size")
     if rows < merge:
         raise c.error("spatial_merge_size", f"must be at most the {rows} patches along an image")

@@ -84,7 +84,7 @@ def import_config(document: Document, place: str, name: str | None, *, strict: b
 
 
 def _further(data: Mapping[str, Any], place: str, error: SpecError, *, strict: bool) -> Iterator[SpecError]:
-    """What else is wrong with a file, once the fields that were named are left out.
+    """Further problems of a file, once the fields that were named are left out.
 
     Where one of those was understood, what is said of several fields together may come of leaving it out.
     """

@@ -65,7 +65,7 @@ def _carriers(data: Mapping[str, Any], families: Mapping[str, Family]) -> list[s
 
 
 def _notes(c: Config, class_name: str, spec: Data) -> Iterator[str]:
-    """What a reader should know: the choices that the file leaves open, and the fields that no class reads."""
+    """Notes for a reader: the choices that the file leaves open, and the fields that no class reads."""
     from txcalc.huggingface.inert import library_version
 
     named, passed, ties = c.data.get("architectures"), c.remarks.passed, c.remarks.ties
@@ -102,7 +102,7 @@ def _fused(model_type: str, spec: Data) -> Data:
 
 
 def _packing(c: Config, spec: Data) -> Data:
-    """How the weights are packed, or what is not understood of it, which changes their bytes and nothing else."""
+    """The packing of the weights, or what is not understood of it, which changes their bytes and nothing else."""
     parts = [c.data, *(part for part in c.data.values() if isinstance(part, Mapping))]
     if not any(part.get(field) for part in parts for field in _PACKINGS):
         return {}

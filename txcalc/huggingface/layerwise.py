@@ -1,4 +1,4 @@
-"""What differs from layer to layer: patterns, windows, experts in some layers, layers of other kinds."""
+"""Differences from layer to layer: patterns, windows, experts in some layers, layers of other kinds."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def layer_types(
 
 
 def listed_kinds(c: Config, name: str, layers: int, default: Pattern, usual: str, other: str) -> list[bool]:
-    """Which layers are of the other kind: as the file lists them, or the pattern that the class makes up."""
+    """Layers of the other kind: as the file lists them, or the pattern that the class makes up."""
     listed, made_up = c.take(name, default=None), default(c, layers)
     if listed is None:
         return made_up
@@ -93,7 +93,7 @@ _OLDER_KINDS: Final = {"attention": "full_attention", "mamba": "linear_attention
 
 
 def listed_sparse(default: Pattern) -> Pattern:
-    """Which layers have experts, as ``mlp_layer_types`` lists them."""
+    """Layers with experts, as ``mlp_layer_types`` lists them."""
     return lambda c, layers: listed_kinds(c, "mlp_layer_types", layers, default, "dense", "sparse")
 
 

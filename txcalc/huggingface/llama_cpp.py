@@ -17,7 +17,7 @@ Shapes = Mapping[str, tuple[int, ...]]
 
 
 class Metadata:
-    """What one file says. ``tensors``: shapes by name, in PyTorch's order."""
+    """Metadata of one file. ``tensors``: shapes by name, in PyTorch's order."""
 
     def __init__(self, fields: Mapping[str, Any], tensors: Shapes, source: str) -> None:
         self.tensors, self.source, self._fields, self._read = tensors, source, fields, {"general.architecture"}
@@ -58,7 +58,7 @@ class Metadata:
         return value
 
     def has(self, name: str) -> bool:
-        """Whether a layer has a tensor of this name, such as ``attn_q.bias``."""
+        """Tell whether a layer has a tensor of this name, such as ``attn_q.bias``."""
         return any(each.startswith("blk.") and each.partition(".")[2].partition(".")[2] == name
                    for each in self.tensors)
 

@@ -119,7 +119,7 @@ _MIMO_WINDOWS: Final = layer_types(
 
 
 def _zero_or_one(layers: Layers) -> Reader:
-    """Which layers differ from the others, as one number each."""
+    """Layers that differ from the others, as one number each."""
     return lambda c: [int(bool(own)) for own in layers(c, c.size("num_hidden_layers"))]
 
 

@@ -36,7 +36,7 @@ OTHER_FIELD: Final = "quantization_config"
 
 
 class Family(NamedTuple):
-    """What MLX's class calls the modules that are not as in ``modules.FAMILIES``.
+    """Names in MLX's class for the modules that are not as in ``modules.FAMILIES``.
 
     ``router`` is None where it is a bare weight, which is not packed. ``split``: what raises keys and values from
     their latent is kept as two stacks of matrices, one for each, of which the first is turned over. ``tied``: whether
@@ -145,7 +145,7 @@ def read_mlx(c: Config, model: Model) -> Data:
 
 
 def _settled(q: Config, rest: Data, family: Family) -> bool:
-    """Whether what is packed is certain: see the module's docstring."""
+    """Tell whether the packed weights are certain: see the module's docstring."""
     named = q.data.keys() - SIZES
     if family.published == rest["mode"]:
         return not named or family.tokens in named
@@ -169,7 +169,7 @@ def _layout(q: Config) -> Data:
 def _entries(
     q: Config, rest: Data, found: Mapping[str, list[Packed]], family: Family
 ) -> tuple[list[Packed], dict[Layout, list[Packed]]]:
-    """What is left alone, and what is packed otherwise than the rest, by its layout."""
+    """Weights that are left alone, and those that are packed otherwise than the rest, by their layout."""
     latent = found.keys() if family.split else ()
     left: list[Packed] = []
     mixed: dict[Layout, list[Packed]] = {}
@@ -226,7 +226,7 @@ def _routers(model: Model) -> list[tuple[int, Packed]]:
 
 
 def _check_split(q: Config, model: Model, group: int) -> None:
-    """Where groups fill the rows of both stacks, or of neither, they weigh what the one matrix would."""
+    """Check that groups fill the rows of both stacks, or of neither: then they weigh what the one matrix would."""
     for _, block in layer_order(model):
         a = block.attention
         if isinstance(a, MLA) and (a.nope_dim % group == 0) != (a.kv_rank % group == 0):

@@ -1,4 +1,4 @@
-"""What a family calls the matrices of its layers, for the lists of modules that a quantized checkpoint leaves alone.
+"""Names of a family's matrices, for the lists of modules that a quantized checkpoint leaves alone.
 
 Two projections of the same name are one matrix in the checkpoint, such as the q, k and v of GPT-NeoX.
 """
@@ -17,7 +17,7 @@ Names = Mapping[str, str]
 
 
 class Family(NamedTuple):
-    """What a family calls its matrices. A name with ``+`` is that of several which are one of ours."""
+    """Names of a family's matrices. One with ``+`` is that of several which are one of ours."""
 
     layers: str  # the list of layers
     names: Names  # by the path within a layer of ours
@@ -186,7 +186,7 @@ def matrices(family: Family, model: Model) -> list[Matrix]:
 
 
 def family_of(model_type: str, text: str | None) -> Family | None:
-    """How a type calls its matrices, or the type of its ``text``, whose layers stand beside a tower."""
+    """Names of a type's matrices, or of the type of its ``text``, whose layers stand beside a tower."""
     found = FAMILIES.get(model_type) or MLX.get(model_type)
     if found is None:
         inner = FAMILIES.get(_TEXTS.get(text or model_type, text or "")) or MLX.get(text or "")

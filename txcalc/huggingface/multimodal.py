@@ -92,7 +92,7 @@ def text_alone(class_name: str, usual: str, *, flat: bool = False) -> Family:
 
 
 def _tied(c: Config, text: Config, *, either: bool) -> bool:
-    """Whether the head shares the token table.
+    """Tell whether the head shares the token table.
 
     Where the file leaves it open and the two classes' defaults differ, versions of the library before the fifth go by
     the text's, and later ones by the seeing class's.
@@ -128,7 +128,7 @@ def image_tower(
 
 
 def _skips(c: Config, tower: Data) -> Data:
-    """How many of the tower's last layers come after the one whose output is read: the embeddings are number 0."""
+    """The number of the tower's last layers after the one whose output is read: the embeddings are number 0."""
     layer, layers = c.take("vision_feature_layer"), tower["layers"]
     if type(layer) is not int:
         raise c.error("vision_feature_layer", f"only a single layer is understood, got {shown(layer)}")

@@ -26,7 +26,7 @@ _NO_MATRIX: Final = re.compile(
 
 @dataclass(frozen=True)
 class Matcher:
-    """Which modules are left alone: those that an expression matches, or all but ``only``.
+    """The modules that are left alone: those that an expression matches, or all but ``only``.
 
     A module may have several names, any of which counts.
     """
@@ -37,7 +37,7 @@ class Matcher:
     at_once: tuple[Callable[[str], object], ...] = ()  # all patterns together, where a list is long
 
     def leaves(self, *names: str) -> bool:
-        """Whether the module of these names keeps its width."""
+        """Tell whether the module of these names keeps its width."""
         if self.only:
             return not any(module.endswith(f".{name}") for name in self.only for module in names)
         checks = self.at_once or [matches for _, matches in self.patterns]

@@ -113,7 +113,7 @@ def _chosen(
 
 
 def _leaves_tower(matcher: Matcher) -> bool | None:
-    """Whether a tower and its projector are left alone; None where that is said of single matrices of theirs."""
+    """Tell whether a tower and its projector are left alone; None where that is said of single matrices of theirs."""
     def leaves(*names: str, below: str = "any") -> bool:
         return any(matcher.leaves(f"{name}.{below}", f"model.{name}.{below}") for name in names)
 
@@ -129,7 +129,7 @@ _PROJECTORS: Final = ("multi_modal_projector", "connector", "vision_embed", "pro
 
 
 def _packed_router(family: modules.Family, model: Model, matcher: Matcher) -> bool:
-    """Whether some libraries would have packed a router of this model."""
+    """Tell whether some libraries would have packed a router of this model."""
     routed = [i for i, (_, block) in enumerate(layer_order(model)) if isinstance(block.feed_forward, MoE)]
     return family.router is not None and any(
         not matcher.leaves(*(f"{place}.{i}.{family.router}" for place in (family.layers, *family.also)))

@@ -28,7 +28,7 @@ Only = Fields
 
 
 class Family(NamedTuple):
-    """How one ``model_type`` is read. ``classes`` says which head each class puts on top.
+    """The reader of one ``model_type``. ``classes`` says which head each class puts on top.
 
     ``parts``: types of configuration that stand only within this one's.
     """
@@ -42,7 +42,7 @@ Rows = Mapping[str, Family]
 
 
 def read(c: Config, value: Value) -> Any:
-    """What a constant, a reader or a part comes to for this configuration."""
+    """The value of a constant, a reader or a part for this configuration."""
     if callable(value):
         return read(c, value(c))
     if isinstance(value, Mapping):
@@ -102,7 +102,7 @@ def number(name: str) -> Reader:
 
 
 def choice(name: str, known: Mapping[Any, Any]) -> Reader:
-    """What ``known`` says of the field's value."""
+    """The entry of ``known`` for the field's value."""
     return lambda c: c.choice(name, known)
 
 

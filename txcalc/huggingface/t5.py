@@ -65,7 +65,7 @@ def _t5_body(c: Config, *, per_layer: bool = False) -> Data:
 
 
 def _t5_ties(c: Config) -> bool:
-    """Whether the head shares the token table. Since its fifth version, the library says so in the second field.
+    """Tell whether the head shares the token table. Since its fifth version, the library says so in the second field.
 
     There the first is always true, also beside the two tables of v1.1.
     """

@@ -37,7 +37,7 @@ hunyuan = partial(decoder, qk_norm="head")
 
 
 def _chosen(c: Config) -> list[int]:
-    """How many experts a token passes in each layer."""
+    """The number of experts that a token passes in each layer."""
     chosen, layers = c.take("moe_topk"), c.size("num_hidden_layers")
     listed = chosen if isinstance(chosen, list) else [chosen] * layers
     if len(listed) != layers or not all(type(k) is int and k > 0 for k in listed):
