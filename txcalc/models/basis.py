@@ -1,4 +1,4 @@
-"""What ``base: llama3-8b`` in a spec means: the preset of that name, with the spec's own fields laid over it."""
+"""A spec's ``base: llama3-8b``: the preset of that name, with the spec's own fields laid over it."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _stack_fields(own: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], obj
 
 
 def _written(loc: Loc, own: Any) -> bool:
-    """Whether the document itself says so, in groups of its own."""
+    """Tell whether the document itself says so, in groups of its own."""
     for key in loc:
         if isinstance(own, list):
             return True

@@ -46,7 +46,7 @@ def config_path(repository: str) -> str:
 
 
 def _is_there(endpoint: str) -> bool:
-    """Whether the hub's name is known here: without a network, its client would try for half a minute."""
+    """Tell whether the hub's name resolves here: without a network, its client would try for half a minute."""
     if getproxies():
         return True
     try:

@@ -1,4 +1,4 @@
-"""What the header of a checkpoint says, whichever format it is in."""
+"""The header of a checkpoint, whichever format it is in."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _PACKED: Final = re.compile(r"(?:\.qweight|\.weight_packed|_blocks)$")
 
 
 class Length(int):
-    """How long a list of the metadata is, which itself is not read."""
+    """The length of a list of the metadata, which itself is not read."""
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Checkpoint:
 
     @property
     def buffers(self) -> dict[str, Stored]:
-        """What is no parameter."""
+        """Tensors that are no parameters."""
         return {name: tensor for name, tensor in self.stored.items() if self._is_buffer(name, tensor)}
 
     @property
@@ -75,7 +75,7 @@ class Checkpoint:
         return sum(t.elements for name, t in weights.items() if not self._is_buffer(name, t))
 
     def _is_mlx(self, name: str) -> bool:
-        """Whether MLX packed this weight: it keeps its name, with scales beside it."""
+        """Tell whether MLX packed this weight: it keeps its name, with scales beside it."""
         return name.endswith(".weight") and f"{name.removesuffix('weight')}scales" in self.stored
 
     def _is_buffer(self, name: str, tensor: Stored) -> bool:

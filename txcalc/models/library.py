@@ -1,4 +1,4 @@
-"""Where presets are: the user's own directory, then the built-in ones, each searched by name and then by alias.
+"""Places of presets: the user's own directory, then the built-in ones, each searched by name and then by alias.
 
 In each, the exact spelling comes before one that differs only in case, ``-`` and ``_``. Nothing but file names is
 read to find a name; for an alias, the ``aliases`` field of each file, and the repository on the Hugging Face hub whose
@@ -46,7 +46,7 @@ def user_folder() -> str | None:
 
 
 def cache_folder() -> str | None:
-    """Where models are kept that were read before, if they are."""
+    """The folder of models that were read before, if they are kept."""
     folder = os.environ.get(CACHE_VARIABLE)
     if folder is None:
         import platformdirs
@@ -80,7 +80,7 @@ class PresetFile:
 
     @cached_property
     def text(self) -> str:
-        """What it says. Raises SpecError if it cannot be read."""
+        """The file's text. Raises SpecError if it cannot be read."""
         return read_text(self.path)
 
     @cached_property
@@ -113,12 +113,12 @@ class PresetFile:
         return tuple(dict.fromkeys([*(alias for alias in self.aliases if "/" in alias), *found]))
 
     def label_for(self, asked: str) -> str:
-        """How a report calls it: with both names where somebody asked for it by another."""
+        """The label in a report: with both names where somebody asked for it by another."""
         return self.label if asked == self.name else f"{self.label}, asked for as {asked}"
 
     @property
     def label(self) -> str:
-        """How a report calls it: ``preset gpt2``, with the path if it is the user's, and with what it hides."""
+        """The label in a report: ``preset gpt2``, with the path if it is the user's, and with what it hides."""
         if self.origin == "built-in":
             return f"preset {self.name}"
         hidden = self.shadows

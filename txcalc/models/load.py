@@ -1,4 +1,4 @@
-"""Which model is meant: a preset's name, a file or stdin, with what the command line lays over it."""
+"""A model by a preset's name, a file or stdin, with what the command line lays over it."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def load_all(model: str, overrides: Sequence[str] = (), *, strict: bool = False)
 
 
 def _load(source: Source, name: str, own: Sequence[str], given: Sequence[str], *, strict: bool) -> Loaded:
-    """What was read before of the same text in the same way, or else what it says."""
+    """The model that was read before of the same text in the same way, or else read now."""
     if source.header is not None:
         return _read(source, source.document(), name, own, given, strict=strict)
     key = [source.text, source.packing, source.label, source.place, source.name, [*own], [*given], strict]

@@ -112,7 +112,7 @@ def _model_document(document: Document, place: str) -> Document:
 
 
 def is_report(data: Mapping[str, Any]) -> bool:
-    """Whether it says that it is an answer of this program."""
+    """Tell whether the document says that it is an answer of this program."""
     schema = data.get("schema")
     return isinstance(schema, str) and schema.startswith("txcalc/")
 

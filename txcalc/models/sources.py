@@ -1,4 +1,4 @@
-"""Where the text of a model comes from: a preset, a file, a folder, stdin, or the Hugging Face hub."""
+"""Sources of a model's text: a preset, a file, a folder, stdin, or the Hugging Face hub."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class Source(NamedTuple):
     packing: str = ""  # what a file beside a configuration says of how its weights are packed
 
     def document(self) -> Document:
-        """What it says, read as JSON if it begins so, else as YAML. Raises ``SpecError``."""
+        """The document, read as JSON if it begins so, else as YAML. Raises ``SpecError``."""
         if self.made:
             return Document(json.loads(self.text))
         named = self.place.casefold().endswith(".json") and self.text.lstrip()[:1] in ("{", "[", '"')
@@ -165,7 +165,7 @@ def _is_model_folder(path: str) -> bool:
 
 
 def _name(path: str) -> str:
-    """What a file is called: by its folder for ``config.json``, by the repository in the hub's own cache."""
+    """The name of a file: its folder for ``config.json``, the repository in the hub's own cache."""
     *folders, file = os.path.abspath(path).split(os.sep)  # noqa: PTH100, PTH206  as written, links kept
     stem = file.rpartition(".")[0] or file
     if stem != "config" or not folders or not folders[-1]:

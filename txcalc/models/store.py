@@ -58,7 +58,7 @@ def put(key: Sequence[object], loaded: Loaded) -> None:
 
 
 def recall(key: Sequence[object]) -> list[Any] | None:
-    """What was kept under this key; None where nothing was, or not by this very code."""
+    """The value kept under this key; None where nothing was, or not by this very code."""
     path = _place(key)
     if path is None:
         return None
