@@ -1,1 +1,1 @@
-"""What a reader sees: every answer as blocks, and one writer for each format."""
+"""Answers as blocks for a reader, and one writer for each format."""

@@ -1,4 +1,4 @@
-"""What a reader sees, as data: an answer is a list of blocks, and each format has one writer that knows no model.
+"""Blocks, the data of what a reader sees: an answer is a list of them, and each format has one writer for all.
 
 Plain named tuples, because a short command builds them on every run.
 """
@@ -109,7 +109,7 @@ class Row(NamedTuple):
 
 
 class Title(NamedTuple):
-    """Whose numbers these are, and of what run. ``name``: what a terminal shows in place of ``heading``."""
+    """The heading of an answer: its model and its run. ``name``: what a terminal shows in place of ``heading``."""
 
     heading: str
     about: Sequence[str] = ()

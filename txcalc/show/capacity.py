@@ -23,7 +23,7 @@ _LEGEND: Final = {"=": "exact", "~": "estimate", "<": "at least, such as weights
 
 
 def blocks(capacity: Capacity, defaults: Collection[str] = ()) -> Iterator[b.Block]:
-    """What a reader sees of it."""
+    """The blocks of a device's capacity."""
     yield title(capacity, "what fits", defaults)
     yield _most(capacity)
     if capacity.layouts:
@@ -96,7 +96,7 @@ def _why(most: Most, room: int) -> str:
 
 
 def _sum(capacity: Capacity) -> b.Table:
-    """What fills the device where the first answer is at its largest: it adds up to what programs are offered."""
+    """The memory of the device where the first answer is at its largest: it adds up to what programs are offered."""
     top = next((each for each in capacity.most if each.bytes is not None and each.size != "cards"), None)
     peak = capacity.peak.bytes if top is None or top.bytes is None else top.bytes
     whole = max(usable(capacity.device), peak + capacity.reserve.bytes)

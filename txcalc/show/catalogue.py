@@ -11,7 +11,7 @@ from txcalc.show import blocks as b
 
 
 def blocks(found: Listing) -> Iterator[b.Block]:
-    """What a reader sees of the library, a heading for each family."""
+    """The blocks of the library, with a heading for each family."""
     yield b.Title("Presets", name="")
     active = any(preset.params_active != preset.params for preset in found.presets)
     columns = (b.Column("preset"), b.Column("params", "n", "Parameters"),

@@ -1,4 +1,4 @@
-"""What ranks do together, as tables."""
+"""Tables of collectives."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ _FIGURES: Final[dict[str, tuple[str, b.Scale]]] = {
 
 
 def ranks(found: Sequence[Rank] | None, workload: Workload) -> b.Table:
-    """What every rank has, those that are alike in a line: ``stage 2–7, tp 1–8``."""
+    """The same figures of every rank, alike ones in a line: ``stage 2–7, tp 1–8``."""
     layout = workload.layout or WHOLE
     shown = [name for name in _FIGURES if any(getattr(each, name) is not None for each in found or ())]
     several = len({each.tp for each in found or ()}) > 1

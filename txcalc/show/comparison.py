@@ -18,7 +18,7 @@ MOST_COLUMNS: Final = 4
 
 
 def blocks(found: Comparison) -> Iterator[b.Block]:
-    """What a reader sees of models side by side."""
+    """The blocks of models side by side."""
     entries = found.entries
     names = [headings.title(entry.model) for entry in entries]
     many = len(names) > MOST_COLUMNS
@@ -119,13 +119,13 @@ def _lines(entries: Sequence[Entry]) -> Iterator[b.Row]:
 
 
 def _kept(entry: Entry) -> b.Cell:
-    """What is kept, and as which attention where it is not the one that was asked for."""
+    """Kept activations, and as which attention where it is not the one that was asked for."""
     kept, ran = marked(entry.totals.activation_bytes), entry.attention
     return kept if kept is None or ran in (None, entry.workload.attention) else (kept, f", {ran}")
 
 
 def _flops(entries: Sequence[Entry]) -> Iterator[b.Row]:
-    """What one token costs, in training all that runs for it, and the same without or with masked pairs."""
+    """FLOPs of one token, in training all that runs for it, and the same without or with masked pairs."""
     masked = entries[0].workload.masked
     names = {"FLOPs per token": "flops_per_token"}
     if entries[0].workload.phase == "training":

@@ -26,7 +26,7 @@ class _Cost(NamedTuple):
 
 
 def blocks(curve: AttentionCurve) -> Iterator[b.Block]:
-    """What a reader sees of the curve."""
+    """The blocks of the curve."""
     name, *about = headings.identity(curve.model)
     yield b.Title(f"{name}: attention", about, ((headings.origin(curve.model), "dim"), (_run(curve), "")), name=name)
     layer, whole = scope(curve), "the whole model"
@@ -66,12 +66,12 @@ def scope(curve: AttentionCurve) -> str:
 
 
 def _is_fused(point: Point) -> bool:
-    """Whether a fused kernel runs the layer: else there are scores under both."""
+    """Tell whether a fused kernel runs the layer: else there are scores under both."""
     return point.layer.flash.score_matrix_bytes == 0
 
 
 def _instead(point: Point) -> int:
-    """What flash writes in place of the scores; the scores themselves, where no fused kernel runs."""
+    """Writes of flash in place of the scores; the scores themselves, where no fused kernel runs."""
     return point.layer.flash.statistics_bytes or point.layer.flash.score_matrix_bytes
 
 

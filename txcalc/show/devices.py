@@ -10,7 +10,7 @@ from txcalc.show import blocks as b
 
 
 def blocks(found: Devices) -> Iterator[b.Block]:
-    """What a reader sees of the table, or of one row of it."""
+    """The blocks of the table, or of one row of it."""
     if len(found.devices) == 1:
         yield from _one(found.devices[0])
     else:

@@ -17,7 +17,7 @@ _ORDER: Final = "each part depends on the fields that were changed before it; to
 
 
 def blocks(diff: Diff) -> Iterator[b.Block]:
-    """What a reader sees of a difference."""
+    """The blocks of a difference."""
     sides: list[tuple[list[str], b.Style]] = [
         ([f"{name}: {_side(side)[0]}", *_side(side)[1:]], "")
         for name, side in (("a", diff.a), ("b", diff.b))]

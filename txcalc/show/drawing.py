@@ -55,12 +55,12 @@ class Dot(NamedTuple):
 
     @property
     def shape(self) -> int:
-        """Which of the four."""
+        """The mark's shape, one of four."""
         return self.series % 4
 
     @property
     def hollow(self) -> bool:
-        """Whether only its outline is drawn."""
+        """Tell whether only its outline is drawn."""
         return bool(self.series // 4 % 2)
 
 
@@ -165,7 +165,7 @@ def _drawing(chart: Chart, width: int, height: float, shapes: Sequence[Shape], *
 
 
 def _said(chart: Chart) -> str:
-    """What there is to see, in words."""
+    """A description of the chart in words."""
     if chart.kind == "areas":
         whole = _stacked(chart)[-1]
         most = whole.index(max(whole))
@@ -325,7 +325,7 @@ def _round(top: int) -> int:
 
 
 def _edges(chart: Chart) -> list[float]:
-    """Where each moment begins, and the last one ends; a short span of time has some room all the same."""
+    """The beginning of each moment, and the end of the last; a short span of time has some room all the same."""
     least = sum(mark.value for mark in chart.marks) * _LEAST
     room = [max(mark.value, least) for mark in chart.marks]
     found = [float(_LEFT)]

@@ -13,7 +13,7 @@ from txcalc.show.figures import MARKS, label, scale_of
 
 
 def blocks(e: Explanation) -> Iterator[b.Block]:
-    """What a reader sees of an explanation."""
+    """The blocks of an explanation."""
     scale = scale_of(e.unit)
     _, *about = headings.identity(e.model)
     run = [] if e.quantity in ("params", "active-params") else headings.run(

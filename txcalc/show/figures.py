@@ -27,7 +27,7 @@ WITHOUT: Final = {other: name for name, other in SKIPPED.items()}
 
 
 def label(total: str) -> str:
-    """What people call a total."""
+    """The label of a total."""
     name = WITHOUT.get(total, total)
     shown = TOTALS[name].label if name in TOTALS else _DERIVED.get(name, name)
     return shown if name == total else f"{shown}, without masked pairs"
@@ -47,12 +47,12 @@ def marked(quantity: Quantity | None) -> Number | None:
 
 
 def scale_of(unit: str) -> Scale:
-    """How amounts in this unit are written for people."""
+    """The scale of amounts in this unit, as they are written for people."""
     return "memory" if unit.startswith("B") else "flops" if unit.startswith("FLOP") else "params"
 
 
 def kind_of(total: str) -> Scale:
-    """How amounts of this total are written for people."""
+    """The scale of amounts of this total, as they are written for people."""
     return "memory" if "bytes" in total else "flops" if "flops" in total else "params"
 
 
@@ -127,7 +127,7 @@ def _cache(report: Report) -> Iterator[Fact]:
 
 
 def cache_label(caches: Sequence[CacheLine]) -> str:
-    """What to call all that these lines hold."""
+    """The label of all that these lines hold."""
     return labels.of_caches({line.kind for line in caches})
 
 

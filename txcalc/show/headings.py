@@ -45,7 +45,7 @@ def title(model: ModelInfo) -> str:
 
 
 def origin(model: ModelInfo) -> list[str]:
-    """Where the model came from and what was set, where its name does not say it already."""
+    """The source of the model and what was set, where its name does not say it already."""
     source = "" if model.source in (f"preset {model.name}", "python") else f"from {model.source}"
     return [source, *(f"set {override}" for override in model.overrides)]
 
@@ -108,7 +108,7 @@ def dtypes(workload: Workload) -> str:
 
 
 def policy(workload: Workload) -> list[str]:
-    """What is not as it usually is."""
+    """Policies that are not the usual ones."""
     return [
         f"dropout {workload.dropout:g}" if workload.dropout else "",
         f"recompute {workload.recompute}" if workload.recompute else "",
@@ -172,7 +172,7 @@ def rules(found: Sequence[Convention]) -> list[str]:
 
 
 def legend(totals: Totals) -> str:
-    """What the marks mean."""
+    """The meaning of the marks."""
     found = totals.quantities().values()
     estimate = any(quantity.kind == "estimate" for quantity in found if quantity is not None)
     return "=  exact for these assumptions" + ("   ~  estimate" if estimate else "")

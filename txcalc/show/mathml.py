@@ -64,7 +64,7 @@ def _is_number(node: ast.expr) -> bool:
 
 
 def _single(node: ast.expr) -> Html:
-    """What is no sum and no product."""
+    """A factor that is no sum and no product."""
     if isinstance(node, ast.Constant):
         return tag("mn", units.exact(int(str(node.value))))
     if isinstance(node, ast.Name):

@@ -24,7 +24,7 @@ _MOST: Final = 10
 
 
 def blocks(memory: Memory, defaults: Collection[str] = ()) -> Iterator[b.Block]:
-    """What a reader sees of it."""
+    """The blocks of a run's memory."""
     yield title(memory, "memory", defaults)
     yield b.Facts("Peak", [*_facts(memory), *(_pool(memory.engine) if memory.engine else ())])
     if memory.timeline:
@@ -54,7 +54,7 @@ def title(of: Memory | Capacity, what: str, defaults: Collection[str]) -> b.Titl
 
 
 def behind(of: Memory | Capacity) -> Iterator[b.Block]:
-    """What would help, notes, and every rule."""
+    """Advice, notes, and every rule."""
     if of.engine is not None:
         yield _room(of.engine)
     else:
@@ -105,7 +105,7 @@ def _timeline(memory: Memory) -> b.Chart:
 
 
 def _at_peak(memory: Memory) -> b.Table:
-    """What is resident, and what comes of all weights, by what it is for; all else by operation, the largest first."""
+    """Bytes at the peak: resident ones and those of all weights by purpose, others by operation, the largest first."""
     held = {row.what: row.what for row in memory.resident} | {WHY["gradients"]: WHY["gradients"]}
     if memory.peak.phase == "optimizer":
         held[WHY["transient"]] = "temporaries of the optimizer"
@@ -138,7 +138,7 @@ def _every(memory: Memory) -> b.Table:
 
 
 def _outside(memory: Memory) -> b.Notes:
-    """What a device's memory holds beside tensors; a terminal that is not asked for all has no sources."""
+    """Memory of a device beside tensors; a terminal that is not asked for all has no sources."""
     known = [f"{row.what}{'' if row.bytes is None else f', {units.memory(row.bytes)}'}" for row in memory.outside]
     items = [f"{what}: {row.source}" for what, row in zip(known, memory.outside, strict=True)]
     where = "outside PyTorch, and in no figure above:" if memory.engine is None else "in no figure above:"

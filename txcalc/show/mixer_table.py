@@ -33,7 +33,7 @@ _SHORT: Final = ("masked", "kept", "path")
 
 
 def blocks(found: MixerTable) -> Iterator[b.Block]:
-    """What a reader sees of the layers."""
+    """The blocks of the layers."""
     w, lengths = found.workload, [point.seq for point in found.mixers[0].points]
     run = (f"d_model {units.exact(found.d_model)}", f"{units.exact(found.heads)} heads",
            f"batch {units.exact(w.batch)}", headings.dtypes(w), "one layer each, forward pass")

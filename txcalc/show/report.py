@@ -19,7 +19,7 @@ _PASSES = ("forward", "backward", "recomputed")
 
 
 def blocks(found: View | Report) -> Iterator[b.Block]:
-    """What a reader sees of a report."""
+    """The blocks of a report."""
     view = found if isinstance(found, View) else View(found)
     report = view.report
     name, *about = headings.identity(report.model)
@@ -50,7 +50,7 @@ def blocks(found: View | Report) -> Iterator[b.Block]:
 
 
 def _since(since: Since) -> Iterator[b.Block]:
-    """What has changed since the report that was counted again."""
+    """Changes since the report that was counted again."""
     title = f"Since {since.source} ({since.made_by})"
     if not since.changes:
         yield b.Notes("", [f"{title}: unchanged"], style="bold")
@@ -116,7 +116,7 @@ def _percent(part: int, whole: int) -> str:
 
 
 def _memory(report: Report) -> Iterator[b.Chart]:
-    """What the run holds, part by part and together, against a card."""
+    """Bytes of the run, part by part and together, against a card."""
     from txcalc.answer.devices import DEFAULT, device
 
     card, t = device(DEFAULT), report.totals

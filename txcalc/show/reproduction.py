@@ -11,7 +11,7 @@ from txcalc.show import blocks as b
 
 
 def blocks(found: Reproduction) -> Iterator[b.Block]:
-    """What a reader sees of the comparison."""
+    """The blocks of the comparison."""
     yield b.Title("Published and measured figures, recomputed", name="")
     columns = (b.Column("family"), b.Column("rows", "n"), b.Column("mean", "n", "Mean error"),
                b.Column("absolute", "n", "Mean absolute"), b.Column("worst", "n", "Worst"),
@@ -31,7 +31,7 @@ def blocks(found: Reproduction) -> Iterator[b.Block]:
 
 
 def _missing(family: Family) -> Iterator[str]:
-    """What rows leave open, each said once of all that do."""
+    """Fields that rows leave open, each said once of all that do."""
     found = Counter(row.missing for row in family.rows if row.missing)
     for missing, often in reversed(found.most_common()):
         rows = ", ".join(row.id for row in family.rows if row.missing == missing)

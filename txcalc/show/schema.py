@@ -76,7 +76,7 @@ def _written(document: type[Any]) -> dict[str, Any]:
 
 
 def _bounded(schema: dict[str, Any]) -> None:
-    """What a workload checks by itself, and its types do not say."""
+    """Bounds that a workload checks by itself, and its types do not say."""
     if "Workload" not in schema["$defs"]:
         return
     fields = schema["$defs"]["Workload"]["properties"]

@@ -28,7 +28,7 @@ class Span(NamedTuple):
 
 
 class Screen(NamedTuple):
-    """What the text is laid out for. No width: a file or a pipe, where a line is as long as it needs to be.
+    """The screen that text is laid out for. No width: a file or a pipe, where a line is as long as it needs to be.
 
     ``notation`` of formulas: unicode, ascii or latex.
     """
@@ -38,7 +38,7 @@ class Screen(NamedTuple):
     notation: str = "unicode"
 
     def fits(self, width: int) -> bool:
-        """Whether a line of ``width`` characters fits."""
+        """Tell whether a line of ``width`` characters fits."""
         return self.width is None or width <= self.width
 
     def paint(self, text: str, style: b.Style = "") -> str:
@@ -64,7 +64,7 @@ def write(blocks: Iterable[b.Block], screen: Screen, detail: int = 1) -> str:
 
 
 def _follows(block: b.Block, last: Any) -> bool:
-    """Whether sentences stand right below what is above them."""
+    """Tell whether sentences stand right below what is above them."""
     if not isinstance(block, b.Notes) or block.level > 1 or block.style not in ("", "dim"):
         return False
     return isinstance(last, b.Notes) or not block.title
@@ -152,7 +152,7 @@ def _formula(shown: str, screen: Screen, mark: str) -> list[str]:
 
 
 class _Layout(NamedTuple):
-    """How much a width holds: which columns, how many blocks of a bar, and whether every digit."""
+    """The layout in a width: columns, the number of blocks of a bar, and whether every digit is shown."""
 
     shown: tuple[int, ...]
     bar: int

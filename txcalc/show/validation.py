@@ -13,7 +13,7 @@ _SHOWN: Final = 5
 
 
 def blocks(found: Validations) -> Iterator[b.Block]:
-    """What a reader sees of the comparisons."""
+    """The blocks of the comparisons."""
     results = found.models
     if len(results) == 1:
         yield b.Title(f"{results[0].model} against {results[0].against}")

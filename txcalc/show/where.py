@@ -1,4 +1,4 @@
-"""Where it goes: the components of a report, like ones added up and named as people name them."""
+"""Shares of a total: the components of a report, like ones added up and named as people name them."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def _rank(rest: list[str], above: bool) -> int:
 
 
 def _note(where: Sequence[str], spec: Fields, part: Component) -> str:
-    """What is special about a component: nothing about norms."""
+    """A remark on what is special about a component: nothing about norms."""
     if where[-1] == "head":
         return "tied" if spec["head"].get("tied") else ""
     shared = part.copies < part.calls and part.params and where[0] == "layers"

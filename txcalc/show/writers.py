@@ -22,7 +22,7 @@ _FORMULA: Final = ("=", "+", "-", "@", "\t", "\r")
 
 
 def blocks(answer: Any) -> Iterator[Block]:
-    """What a reader sees of an answer: a document, a view of one, or one with what was filled in."""
+    """The blocks of an answer: a document, a view of one, or one with what was filled in."""
     parts = answer if type(answer).__name__ == "Answer" else (answer,)
     found: Iterator[Block] = import_module(f"txcalc.show.{ANSWERS[type(parts[0]).__name__]}").blocks(*parts)
     return found
