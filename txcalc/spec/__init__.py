@@ -1,1 +1,1 @@
-"""What a model is: its fields, their defaults and checks, overrides, and the text of files."""
+"""The description of a model: its fields, their defaults and checks, overrides, and the text of files."""

@@ -1,4 +1,4 @@
-"""What every spec is built from: immutable data, sizes, and unions told apart by ``kind``."""
+"""The base of every spec: immutable data, sizes, and unions told apart by ``kind``."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Spec(Frozen):
 
     @classmethod
     def default(cls, name: str) -> Any:
-        """What a field is where nothing is said of it, ``REQUIRED`` where something must be."""
+        """The default of a field, ``REQUIRED`` where there is none."""
         value = getattr(cls, name, REQUIRED)
         return dict(value) if isinstance(value, dict) else value
 

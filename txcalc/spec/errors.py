@@ -65,7 +65,7 @@ def joined(errors: Sequence[SpecError]) -> SpecError:
 
 
 def all_of(calls: Iterable[Callable[[], T]]) -> list[T]:
-    """What every call returns. Raises ``SpecError`` of all that they raise."""
+    """Results of all calls. Raises ``SpecError`` of all that they raise."""
     results: list[T] = []
     errors: list[SpecError] = []
     for call in calls:
@@ -129,14 +129,14 @@ class FieldError(ValueError):
 
 
 def unknown_field(name: str, names: Sequence[str]) -> str:
-    """What to say of a field that there is not."""
+    """The message on a field that there is not."""
     if close := nearest(name, names):
         return f"unknown field; did you mean {close}?"
     return f"unknown field; the fields here are {', '.join(names)}" if names else "unknown field"
 
 
 def not_one_of(options: Sequence[str], value: object) -> str:
-    """What a field must be that takes one of a few words, and what it got."""
+    """The message on a field that takes one of a few words: those, and what it got."""
     close = nearest(value, options) if isinstance(value, str) else None
     wanted = options[0] if len(options) == 1 else f"one of {', '.join(options)}"
     return f"must be {wanted}, got {shown(value)}" + (f"; did you mean {close}?" if close else "")

@@ -1,4 +1,4 @@
-"""What follows from a spec's fields, read off a model."""
+"""Facts that follow from a spec's fields, read off a model."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def attentions(stack: Stack) -> Iterator[AnyAttention]:
 
 
 def shares_keys(stack: Stack) -> bool:
-    """Whether some layer reads the keys and values of another."""
+    """Tell whether some layer reads the keys and values of another."""
     return any(each.kind == "standard" and each.kv_shared for each in attentions(stack))
 
 
@@ -56,7 +56,7 @@ def skipped(block: Sublayers) -> bool:
 
 
 def chooses_keys(stack: Stack) -> bool:
-    """Whether an indexer chooses the keys of some layer."""
+    """Tell whether an indexer chooses the keys of some layer."""
     return any(each.kind == "mla" and each.indexer is not None for each in attentions(stack))
 
 
@@ -66,7 +66,7 @@ def has_latents(stack: Stack) -> bool:
 
 
 def mask_kind(attention: Attention) -> str:
-    """Which keys a layer's queries see, in a word: layers share keys and values with those of their own kind."""
+    """The kind of a layer's mask in a word: layers share keys and values with those of their own kind."""
     return "window" if attention.window is not None else "chunk" if attention.chunk is not None else "full"
 
 
@@ -138,7 +138,7 @@ def image_positions(model: Model, images: int, sequences: int) -> int:
 
 
 def unread(head: Head) -> bool:
-    """Whether nothing on top reads the pooled vector, where there is one."""
+    """Tell whether nothing on top reads the pooled vector, where there is one."""
     of_all = (head.kind == "classifier" and head.of != "first") or (head.kind == "projection" and head.of == "mean")
     return of_all or (head.kind == "lm" and not head.pair_labels)
 
@@ -159,7 +159,7 @@ def width(model: Model, stack: Stack) -> int:
 
 
 def is_causal(model: Model) -> bool:
-    """Whether the model's own stack masks the future (its encoder, if any, never does)."""
+    """Tell whether the model's own stack masks the future (its encoder, if any, never does)."""
     return model.architecture != "encoder-only"
 
 

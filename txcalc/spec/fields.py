@@ -1,4 +1,4 @@
-"""What the fields of a spec take, read off their annotations: Pydantic's validator for them, and its JSON Schema.
+"""Types of a spec's fields, read off their annotations: Pydantic's validator for them, and its JSON Schema.
 
 Specs are plain classes, so that one which was checked before needs no Pydantic. Each is validated as a mapping, under
 the tag of its class, which errors carry: a tag tells whose field it is that is wrong.
@@ -103,7 +103,7 @@ def _mapping(spec: type[Spec], classes: dict[str, type[Spec]]) -> core.CoreSchem
 
 
 def _about(spec: type[Spec], name: str, hint: Any) -> dict[str, Any]:
-    """What a field's JSON Schema says beside what it takes."""
+    """Annotations of a field's JSON Schema beside its type."""
     text = next((mark for mark in getattr(hint, "__metadata__", ()) if type(mark) is str), None)
     default = spec.default(name)
     return ({} if text is None else {"description": text}) | (
@@ -111,7 +111,7 @@ def _about(spec: type[Spec], name: str, hint: Any) -> dict[str, Any]:
 
 
 def _field(hint: Any, classes: dict[str, type[Spec]], least: int | None = None) -> core.CoreSchema:
-    """What an annotation stands for."""
+    """Resolve an annotation to a field."""
     origin, args = get_origin(hint), get_args(hint)
     if origin is Annotated:
         inner, *marks = args

@@ -28,7 +28,7 @@ _KINDS: Final = (
 
 
 class Document(NamedTuple):
-    """What a file says (``data``) and where it says it (``marks``, empty for data that is from no file)."""
+    """The contents of a file (``data``) and the place of each value (``marks``, empty for data from no file)."""
 
     data: dict[str, Any]
     marks: Mapping[Loc, Position] = {}
@@ -92,7 +92,7 @@ def open_file(path: str | os.PathLike[str]) -> BinaryIO:
 
 
 def _kind(found: os.stat_result) -> str | None:
-    """What is not read, in words."""
+    """A name for what is not read."""
     if stat.S_ISFIFO(found.st_mode) and found.st_dev == _pipes():
         return None
     return next((name for is_one, name in _KINDS if is_one(found.st_mode)), None)

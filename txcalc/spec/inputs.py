@@ -1,4 +1,4 @@
-"""What goes into a stack and what comes out: inputs, positions, heads."""
+"""Ends of a stack: inputs, positions, heads."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ class FrameInput(Spec):
 
 
 def eighth(size: int) -> int:
-    """What three convolutions of stride 2 leave of ``size``."""
+    """The rest of ``size`` after three convolutions of stride 2."""
     return -(-size // 8)
 
 
 class Instruction(Spec):
-    """What is kept for a text beside learned queries (InstructBLIP, arXiv 2305.06500), of which there is none here.
+    """Weights kept for a text beside learned queries (InstructBLIP, arXiv 2305.06500), of which there is none here.
 
     Tables of its tokens and positions, and in every layer a feed-forward with a norm for them.
     """
@@ -349,7 +349,7 @@ class ProjectorLayer(Spec):
 
 
 class Projector(Spec):
-    """How a tower's positions become positions of the main stack.
+    """The map from a tower's positions to positions of the main stack.
 
     It reads one layer's output, or several side by side. Squares of neighbouring patches, or neighbouring positions of
     a sound, may become one: ``merge`` puts the columns of so many by so many side by side, ``average`` leaves

@@ -1,4 +1,4 @@
-"""What is wrong with a spec, in the order in which a reader mends it, placed in the file that it was read from."""
+"""Problems of a spec, in the order in which a reader mends them, placed in the file that it was read from."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ _MEANT: Final[Mapping[str, str]] = {
 
 
 class _Places(UserDict[Loc, Position]):
-    """Where a text says what, looked for when something is wrong there: JSON is YAML, as good as always."""
+    """Places in a text, looked for when something is wrong there: JSON is YAML, as good as always."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -124,7 +124,7 @@ def _duplicate(text: str, key: str, source: str) -> SpecError:
 
 
 def _syntax(text: str, error: json.JSONDecodeError, source: str) -> SpecError:
-    """What the standard library could not read, in plain words."""
+    """The standard library's syntax error in plain words."""
     at, message = error.pos, error.msg
     if message.startswith("Illegal trailing comma"):  # at the comma, from Python 3.13 on
         at = len(text) - len(text[at + 1 :].lstrip())

@@ -62,7 +62,7 @@ class HeadNorm(Norm):
 
 
 class AttentionBias(Switches):
-    """Which of the four projections add a bias. ``bias: true`` in a spec means all of them."""
+    """Biases of the four projections. ``bias: true`` in a spec means all of them."""
 
     q: Flag = False
     k: Flag = False
@@ -170,7 +170,7 @@ class Attention(Spec):
 
 
 class Indexer(Spec):
-    """What chooses the keys of sparse attention: small heads that score all of them (arXiv 2512.02556 section 2.1).
+    """The indexer of sparse attention: small heads that score all keys to choose some (arXiv 2512.02556 section 2.1).
 
     Queries come from the query latent; one key per token, normed, is shared by the heads and cached.
     """
@@ -304,7 +304,7 @@ Recurrent = Annotated[
 
 
 class DenseBias(Switches):
-    """Which projections add a bias. ``bias: true`` in a spec means all of them."""
+    """Biases of the projections. ``bias: true`` in a spec means all of them."""
 
     up: Flag = False
     gate: Flag = False

@@ -1,4 +1,4 @@
-"""What a model is: frozen, validated sizes and switches, and nothing that is computed from them.
+"""The model: frozen, validated sizes and switches, and nothing that is computed from them.
 
 A uniform model is flat: the fields of its one repeated block stand at the top level. A model whose layers differ lists
 ``groups``; each block there gives only what differs. After validation every default is filled in (``kv_heads``,
@@ -53,7 +53,7 @@ class SharedBlock(Spec):
 
 
 class Sublayers(Spec):
-    """What one block contains, in the order of the forward pass."""
+    """The contents of one block, in the order of the forward pass."""
 
     shared_block: SharedBlock | None = None
 

@@ -57,7 +57,7 @@ def _renamed(node: Any, found: set[str], place: str) -> Any:
 
 
 def is_older(data: Mapping[str, Any]) -> bool:
-    """Whether it was written when reports were v1; what had no second version since names the workload's device."""
+    """Tell whether it was written when reports were v1; one without a second version names the workload's device."""
     workload = data.get("workload")
     return data.get("schema") == SCHEMA or (isinstance(workload, Mapping) and "device" in workload)
 

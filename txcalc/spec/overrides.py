@@ -1,4 +1,4 @@
-"""What ``--set attention.kv_heads=4`` or ``gpt2@layers=24`` lays over a spec's raw data, before any default follows.
+"""Overrides such as ``--set attention.kv_heads=4`` or ``gpt2@layers=24``, laid over a spec's raw data before defaults.
 
 A stack's field holds for all of its blocks but those that have their own. One that would leave some of the layers as
 they were is refused; ``groups.*.attention.window=512`` sets it in every block that has attention.
@@ -95,7 +95,7 @@ def apply_overrides(document: Document, overrides: Sequence[Override]) -> Docume
 
 
 def hidden(data: Mapping[str, Any], path: Sequence[str], value: object) -> list[Loc]:
-    """Where blocks of a stack have their own of what ``path`` sets to ``value`` in the stack, and another one."""
+    """Paths where blocks of a stack have their own value, other than the ``value`` that ``path`` sets in the stack."""
     at, rest = _stack(path)
     if rest[0] not in BLOCK_FIELDS:
         return []
@@ -118,7 +118,7 @@ def _differing(node: object, path: Sequence[str], value: object, done: Loc = ())
 
 
 def own_values(found: Sequence[Loc], path: Sequence[str], data: Mapping[str, Any], advice: str = ADVICE) -> str:
-    """What to say of a field that would leave the blocks' own at ``found``."""
+    """The message on a field that would leave the blocks' own at ``found``."""
     at, rest = _stack(path)
     shown_ = ", ".join(f"{dotted(loc)} ({shown(standing(data, loc))})" for loc in found[:3])
     more = f" and {len(found) - 3} more" if len(found) > 3 else ""

@@ -1,4 +1,4 @@
-"""How a checkpoint stores the weights of its matrices, where that is not one number per weight.
+"""Storage of matrices' weights in a checkpoint, where that is not one number per weight.
 
 One layout with a few sizes describes every method that is read: codes of a few bits, packed into words; one scale
 for each block of codes; perhaps a zero point for each; perhaps scales of the scales. Which sizes each named format has

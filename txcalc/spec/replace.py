@@ -23,7 +23,7 @@ def replace(spec: M, values: Mapping[str, Any]) -> M:
 
 
 def at(node: Any, path: Path, default: Any = None) -> Any:
-    """What stands at a path, ``default`` where nothing does."""
+    """The value at a path, ``default`` where there is none."""
     for key in path:
         found = _inside(node)
         key = int(key) if isinstance(node, list | tuple) and str(key).isdecimal() else key

@@ -12,7 +12,7 @@ from txcalc.spec.errors import FieldError
 
 
 class CellBias(Switches):
-    """Which of a cell's products add a bias. ``bias: true`` in a spec means both, as in PyTorch."""
+    """Biases of a cell's products. ``bias: true`` in a spec means both, as in PyTorch."""
 
     input: Flag = True
     hidden: Flag = True
@@ -50,7 +50,7 @@ class InitialState(Spec):
 
 
 class RecurrentCell(Spec):
-    """What the recurrent layers share: PyTorch's parametrisation of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU``."""
+    """The base of recurrent layers: PyTorch's parametrisation of ``nn.RNN``, ``nn.LSTM`` and ``nn.GRU``."""
 
     kind: Literal["rnn", "lstm", "gru"]
     hidden: Size

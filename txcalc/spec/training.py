@@ -1,4 +1,4 @@
-"""What updates the weights in training: optimizers by name, or the bytes that are held for every parameter."""
+"""Optimizers by name, or the bytes that are held for every parameter."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the layers of a model fit onto one another: what each reads, and what it hands on.
+"""Checks that the layers of a model fit onto one another: what each reads, and what it hands on.
 
 Most layers keep the width of their stack. A recurrent cell and a convolution have one of their own, which a stack
 takes on where there is no residual connection.
@@ -268,7 +268,7 @@ def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:
 
 
 def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> None:
-    """Whether every recurrent layer knows what it reads: the past, the future, an encoder's output."""
+    """Check that every recurrent layer knows what it reads: the past, the future, an encoder's output."""
     for at, block in located_blocks(stack):
         layer, here = block.recurrent, (*path, *at, "recurrent")
         _stands_beside(stack, block, (*path, *at), causal=causal)
@@ -320,7 +320,7 @@ def _merges(stack: Stack, block: Sublayers, merge: int, path: Loc) -> None:
 
 
 def _reads(block: Sublayers) -> bool:
-    """Whether the encoder's output is an input of this block."""
+    """Tell whether the encoder's output is an input of this block."""
     layer = block.recurrent
     if block.cross_attention is not None:
         return True

@@ -54,7 +54,7 @@ def fields(given: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def form(word: str) -> str:
-    """What stands before a colon, such as ``full`` of ``full:4``, or all of it."""
+    """The word before a colon, such as ``full`` of ``full:4``, or all of it."""
     return word.partition(":")[0]
 
 
