@@ -117,7 +117,7 @@ def attention(
     model: Model | str, lengths: Sequence[int] | str | None = None, *, batch: Size = 1, phase: Phase = "forward",
     device: str | None = "h100-80gb", **run: Unpack[Run],
 ) -> AttentionCurve:
-    """What attention costs at each of ``lengths``, in positions: bytes, FLOPs and bytes of memory traffic.
+    """Costs of attention at each of ``lengths``, in positions: bytes, FLOPs and bytes of memory traffic.
 
     Eager attention keeps score matrices of N x N; a flash kernel (arXiv 2205.14135) does not. ``lengths`` may be a
     range, ``"1K..128K"``. ``device`` is what it has to fit into, None for no limits. Raises ``SpecError`` for a model
@@ -135,7 +135,7 @@ def diff(
     a: Model | str, b: Model | str, *, batch: Size = 1, seq: Size | None = None, phase: Phase = "forward",
     **run: Unpack[Run],
 ) -> Diff:
-    """Which field explains which change in which total, from ``a`` to ``b``, both under one workload.
+    """The changed fields behind each changed total, from ``a`` to ``b``, both under one workload.
 
     The fields that differ are changed one at a time and every step is counted, in the units of ``count``; what the
     steps add to a total sums up to its whole change. Raises ``SpecError`` for a workload that does not fit.

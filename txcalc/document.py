@@ -63,13 +63,13 @@ class Part(Frozen):
 
     @classmethod
     def from_data(cls, data: object) -> Self:
-        """What ``to_data`` wrote. Raises ``pydantic.ValidationError``, also for an unknown key."""
+        """Read what ``to_data`` wrote. Raises ``pydantic.ValidationError``, also for an unknown key."""
         from pydantic import TypeAdapter
 
         return TypeAdapter(cls).validate_python(data)
 
     def _repr_html_(self) -> str | None:
-        """What a notebook shows of an answer; None for a part of one."""
+        """The answer as a notebook shows it; None for a part of one."""
         writers = import_module("txcalc.show.writers")
         if type(self).__name__ not in writers.ANSWERS:
             return None

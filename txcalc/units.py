@@ -1,4 +1,4 @@
-"""How the package writes numbers and how it reads them: the only place that does either.
+"""Numbers as text, written and read: the only place that does either.
 
 Arithmetic is exact (ints and fractions, never a float on the way), so a FLOP count of forty digits is rounded
 as correctly as one of four. Rounding is half up, the way a reader would check it by hand.

@@ -40,7 +40,7 @@ KeysValues = tuple[Tensor, Tensor]
 
 
 class Around(NamedTuple):
-    """What all layers of a stack are told."""
+    """Settings that all layers of a stack share."""
 
     position: Position | None
     causal: bool  # it masks the future
@@ -150,7 +150,7 @@ def pooling_attention(t: Trace, spec: Attention, query: Tensor, x: Tensor) -> Te
 
 
 def _cache(spec: Attention, position: Position | None, span: Span, tokens: Number, x: Tensor) -> Cache:
-    """What is held of ``tokens`` seen so far: all of them, or those that the next query may still see."""
+    """The cached positions of ``tokens`` seen so far: all of them, or those that the next query may still see."""
     batch, _, d = x.shape
     bounded = spec.cached != "all" and (spec.window is not None or spec.chunk is not None)
     held, limit = (span.held, span.bound) if bounded else (tokens, None)
@@ -289,7 +289,7 @@ def _heads(
 
 
 def _partly_rotated(spec: Attention, position: RotaryPosition | None) -> bool:
-    """Whether the parts of a head are joined again, which lays the gradient out as the head was."""
+    """Tell whether the parts of a head are joined again, which lays the gradient out as the head was."""
     return position is not None and parts.rotated_columns(position, spec.head_dim) is not None
 
 
@@ -308,7 +308,7 @@ def _normed(t: Trace, name: str, x: Tensor, heads: Number, norm: HeadNorm | None
 
 
 def _lays_out(t: Trace, norm: Norm | None) -> bool:
-    """Whether the gradient that comes out of a norm lies in memory as the norm's input does: that of one kernel."""
+    """Tell whether a norm's gradient lies in memory as its input does: that of one kernel."""
     return norm is not None and (norm.kind == "layernorm" or t.workload.fused_norms)
 
 
@@ -322,7 +322,7 @@ def _rotated(
 
 
 def _beyond_kernels(spec: Attention, position: Position | None) -> str:
-    """Why no kernel of PyTorch computes these scores, or nothing."""
+    """The reason why no kernel of PyTorch computes these scores, or nothing."""
     if position is not None and position.kind in ("relative", "continuous"):
         return "a learned relative bias needs the scores' gradient"
     if position is not None and position.kind in ("decomposed", "disentangled", "transformer-xl"):
@@ -340,7 +340,7 @@ def _keys_and_values(
     t: Trace, spec: Attention, source: Tensor, rotary: RotaryPosition | None, *, copied: bool, in_front: bool,
     values: Tensor | None = None,
 ) -> KeysValues:
-    """What queries meet: projected, or values that are keys, normed, and keys rotated.
+    """Keys and values: projected, or values that are keys, normed, and keys rotated.
 
     ``copied``: gradients come back with their axes in another order; ``in_front``: those of keys with heads first.
     """

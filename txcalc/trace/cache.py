@@ -1,4 +1,4 @@
-"""What one call keeps for the tokens to come."""
+"""Caches that one call keeps for the tokens to come."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def _places(t: Trace, n: Number) -> None:
 
 
 def _cached(t: Trace, label: str, *shape: Number, filled: bool | None = None, **of: Any) -> Tensor:
-    """What is cached before this pass, or made in the first one for those that follow."""
+    """Tensors that are cached before this pass, or made in the first one for those that follow."""
     filled = t.size(t.workload.past) != 0 if filled is None else filled
     kind: Literal["past", "cache"] = "past" if filled else "cache"
     return t.op("cache", kind, writes=(t.tensor(*shape, label=f"cached {label}", grad=False, **of),))

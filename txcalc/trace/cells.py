@@ -146,7 +146,7 @@ def _without_idle_gradients(body: list[Node], update: int, n: Number, entries: l
 
 
 def _inputs(t: Trace, spec: Cell, x: Tensor, memory: Tensor) -> Tensor:
-    """What is added to the gates besides the state's product."""
+    """The addends of the gates besides the state's product."""
     b, _, d = x.shape
     width = GATES[spec.kind] * spec.hidden
     context = ops.linear(t, "context", t.tensor(b, memory.shape[-1], label="context"), width)

@@ -97,7 +97,7 @@ def attended(
 
 
 def unmasked(t: Trace, core: Core, mask: Tensor | None) -> Core:
-    """What a kernel is told of a mask: a tensor, that it is causal, or nothing for a single query."""
+    """The mask that a kernel is given: a tensor, that it is causal, or nothing for a single query."""
     masks = core.span.masks and (several(t, core.span.queries) or mask is not None)
     return core._replace(masked=0 if mask is None else 1, span=core.span._replace(masks=masks))
 

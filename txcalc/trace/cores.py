@@ -27,7 +27,7 @@ FLASH_UNIT = 8
 
 
 class Span(NamedTuple):
-    """Which keys the queries of this run meet."""
+    """The keys that the queries of this run meet."""
 
     queries: Number
     new: Number  # keys computed in this run
@@ -46,7 +46,7 @@ class Span(NamedTuple):
 
 
 class Heads(NamedTuple):
-    """How many heads queries have, how many keys and values, and their columns."""
+    """The numbers of heads of queries, and of keys and values, and their columns."""
 
     queries: Number
     keys: Number
@@ -74,7 +74,7 @@ class Heads(NamedTuple):
 
 
 class Core(NamedTuple):
-    """What runs between queries, keys and values, and what a layer does to its scores.
+    """The computation between queries, keys and values, and a layer's changes to its scores.
 
     ``masked``: what a query sees is no more than a mask of its own says, such as a window's: one, or one a head.
     """
@@ -146,13 +146,13 @@ def _choice(t: Trace, core: Core) -> tuple[Kernel, str]:
 
 
 def pads(t: Trace, kernel: Kernel, heads: Heads) -> bool:
-    """Whether queries, keys and values go to CUDA's flash kernel in copies with heads of a multiple of 8 columns."""
+    """Tell whether q, k and v go to CUDA's flash kernel in copies with heads of a multiple of 8 columns."""
     dim = t.size(heads.dim)
     return kernel == "flash" and t.workload.kernels == "cuda" and dim is not None and dim % FLASH_UNIT != 0
 
 
 def _not_flash(t: Trace, heads: Heads, *, masked: bool, learned: bool) -> str:
-    """Why the flash kernel does not run, or nothing."""
+    """The reason why the flash kernel does not run, or nothing."""
     w, dim = t.workload, t.size(heads.dim)
     if not same(heads.dim, heads.value_dim):
         return "flash kernels want keys and values of one size"
@@ -167,7 +167,7 @@ def _not_flash(t: Trace, heads: Heads, *, masked: bool, learned: bool) -> str:
 
 
 def _not_efficient(t: Trace, core: Core) -> str:
-    """Why CUDA's memory-efficient kernel does not run, or nothing."""
+    """The reason why CUDA's memory-efficient kernel does not run, or nothing."""
     heads = core.heads
     if core.learned and not several(t, core.span.queries) and not several(t, core.span.keys):
         return "CUDA's memory-efficient kernel wants columns of a mask side by side"
@@ -315,7 +315,7 @@ def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
 
 
 def _aligned_bias(t: Trace, core: Core, bias: Tensor, b: Number) -> Tensor:
-    """What is added to the scores of a batch, aligned likewise: its gradient comes back part by part."""
+    """The bias of a batch's scores, aligned likewise: its gradient comes back part by part."""
     *_, heads, queries, keys = bias.shape
     wide = -(-keys // 8) * 8
     if t.size(wide - keys) != 0:

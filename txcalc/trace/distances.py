@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def keeps_inputs(position: Position | None) -> bool:
-    """Whether a layer's memory of earlier positions is its inputs, projected to keys and values in every run."""
+    """Tell whether a layer's memory of earlier positions is its inputs, projected to keys and values in every run."""
     return position is not None and position.kind == "transformer-xl" and position.cached == "inputs"
 
 

@@ -1,4 +1,4 @@
-"""What a stack reads, and the positions that are added to it."""
+"""Inputs of a stack, and the positions that are added to them."""
 
 from __future__ import annotations
 

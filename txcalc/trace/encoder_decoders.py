@@ -48,7 +48,7 @@ def generating(t: Trace, encode: Callable[[], Tensor]) -> Tensor:
 
 
 def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, Tables]:
-    """What goes into the first layer of a stack, of what it reads (b, n, d); and what all layers read."""
+    """The first layer's input, of what the stack reads (b, n, d); and what all layers read."""
     (b, n, _), mask, bias, positions = x.shape, None, None, None
     caches = causal and not t.workload.keeps
     keys = cache.seen(t, n, None) if caches else n
@@ -118,8 +118,9 @@ def biased(
     t: Trace, core: Core, *, cross: bool, position: RelativePosition, found: dict[bool, Tensor], causal: bool,
     path: str,
 ) -> Core:
-    """What is added to the scores: of the first layer's making, whose table is the stack's at this ``path``, or made
-    in every layer."""
+    """The bias of the scores: of the first layer's making, whose table is the stack's at this ``path``, or made in
+    every layer.
+    """
     if cross not in found or position.per_layer:
         heads, queries, keys = core.heads.queries, core.span.queries, core.span.keys
         if cross:
@@ -134,7 +135,7 @@ def biased(
 
 
 def _zeros(t: Trace, heads: Number, queries: Number, keys: Number) -> Tensor:
-    """What cross-attention adds: it is given a gradient where layers are recomputed."""
+    """The zeros that cross-attention adds: given a gradient where layers are recomputed."""
     again = t.workload.recompute is not None
     y = t.tensor(heads, queries, keys, label="zeros", scores=True, grad=again)
     t.leaves = (*t.leaves, *((y,) if again else ()))

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Frozen:
-    """Which weights of a run are trained, and which values' gradients are wanted, as far as it has been recorded."""
+    """The trained weights of a run, and the values whose gradients are wanted, as far as it has been recorded."""
 
     def __init__(
         self, workload: Workload, adapted: Callable[..., Tensor], packing: Packing | None = None, *,
@@ -70,11 +70,11 @@ class Frozen:
         return hits[found[0]] if found else None
 
     def needs(self, x: Tensor) -> bool:
-        """Whether the gradient of ``x`` is wanted."""
+        """Tell whether the gradient of ``x`` is wanted."""
         return self._needs.get(x.value, x.grad)
 
     def trains(self, weight: str, kind: Name) -> bool:
-        """Whether the weight at this path is trained, of an operation of this kind."""
+        """Tell whether the weight at this path is trained, of an operation of this kind."""
         if self._adapter is not None:
             return kind in ("adapter", "cast") or weight in self.leaves  # what is cast so is trained
         return weight not in self.weights and not any(_starts(weight, each) for each in self._parts)
@@ -176,7 +176,7 @@ def check(t: Trace) -> None:
 
 
 def _differs(spec: Model) -> bool:
-    """Whether layers have weights beside their matrices and norms, which no measurement has followed so."""
+    """Tell whether layers have weights beside their matrices and norms, which no measurement has followed so."""
     stacks = [each for each in (spec, spec.encoder, spec.tower) if each is not None]
     return spec.per_layer_embedding is not None or any(
         each.layer_scale or each.norm.placement in ("sandwich", "res-post") or each.position.kind == "transformer-xl"

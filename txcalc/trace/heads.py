@@ -1,4 +1,4 @@
-"""What stands on top of a stack: poolers and heads."""
+"""Poolers and heads on top of a stack."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
 
 
 def _scores(t: Trace, spec: Model, x: Tensor, pooled: Tensor | None, images: Tensor | None) -> Scores:
-    """What a model puts out beside its hidden states and their pooled vector."""
+    """The outputs of a model beside its hidden states and their pooled vector."""
     head = spec.head
     if head.kind == "none":
         return Scores()

@@ -1,4 +1,4 @@
-"""Whose code runs a model: rows of data that choose the operations of a trace.
+"""Implementations, the code that runs a model: rows of data that choose the operations of a trace.
 
 What autograd keeps, and what is alive for a moment, is a choice of the code and no fact of the model. The ``torch`` row
 is plain PyTorch as our reference calls it; those of ``transformers`` are its modelling files, read and measured in

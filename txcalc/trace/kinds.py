@@ -45,7 +45,7 @@ class Keeps(NamedTuple):
 
 
 class Collective(NamedTuple):
-    """What ranks of an axis do together in the forward pass, and in the backward pass: its name, or nothing."""
+    """The collective of an axis in the forward pass, and in the backward pass: its name, or nothing."""
 
     forward: str = ""
     backward: str = ""

@@ -1,4 +1,4 @@
-"""How a run is spread over devices: the ranks of each axis of a mesh, and what they split."""
+"""The spread of a run over devices: the ranks of each axis of a mesh, and what they split."""
 
 from __future__ import annotations
 
@@ -241,5 +241,5 @@ def shares(size: int, ranks: int) -> Iterator[int]:
 
 
 def divides(ranks: int, size: int) -> bool:
-    """Whether so many ranks share a size evenly, or each part of it is on as many ranks."""
+    """Tell whether so many ranks share a size evenly, or each part of it is on as many ranks."""
     return gcd(ranks, size) in (ranks, size)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class Scores(NamedTuple):
-    """What a head puts out: logits, in chunks of positions if the loss wants them so, and those of a further head.
+    """The outputs of a head: logits, in chunks of positions if the loss wants them so, and those of a further head.
 
     A fused loss makes logits itself: what its head reads stands in their place.
     """
@@ -158,7 +158,7 @@ def _chunked(t: Trace, name: str, logits: tuple[Tensor, ...]) -> Tensor:
 
 
 def _counted(t: Trace, name: str, targets: Tensor) -> Tensor:
-    """How many targets are not ignored."""
+    """The number of targets that are not ignored."""
     return _made(t, name, role=Role.INDEX, label="number of targets", of=_mask(t, name, targets))
 
 

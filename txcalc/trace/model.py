@@ -177,7 +177,7 @@ def _tower(t: Trace, spec: Model, tower: Tower) -> tuple[Tensor, Tensor | None]:
 
 
 def _seen(t: Trace, spec: Model, tower: SideTower, count: Number) -> tuple[Tensor, Tensor | None]:
-    """What a tower makes of ``count`` images or sounds, and what its projector does."""
+    """The outputs of a tower and its projector for ``count`` images or sounds."""
     projector, reader = tower.projector, getattr(tower, "resampler", None)
     length = tower.input.length if tower.input.kind == "frames" else 0
     x = _stack(t, spec, tower, _read(t, tower, count, length, tower.d_model), cached=False,

@@ -39,7 +39,7 @@ def cut(t: Trace, stack: Stack, x: Tensor, n: Number) -> Tensor:
 
 
 def surrounded(t: Trace, spec: Blocks, x: Tensor) -> tuple[Tensor, Tensor]:
-    """What queries are made of, and what keys and values: with sums of positions, or padded by half a block."""
+    """The sources of queries, and of keys and values: with sums of positions, or padded by half a block."""
     b, n, d = x.shape
     if spec.summaries is not None:
         with t.scope("summaries"):

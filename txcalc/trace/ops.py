@@ -1,4 +1,4 @@
-"""What one operation costs: weights, FLOPs, what autograd keeps for it, and what its backward pass makes.
+"""Operations: weights, FLOPs, what autograd keeps for each, and what its backward pass makes.
 
 One multiply-accumulate is 2 FLOPs; only matrix products are counted. An operation here is one of ATen's, which the
 function names; what is composed in PyTorch is composed here. What is kept was measured with

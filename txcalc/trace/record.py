@@ -1,4 +1,4 @@
-"""What a run of a model leaves behind: tensors without data, operations, and how often each happens.
+"""The record of a model's run: tensors without data, operations, and how often each happens.
 
 Programs build a ``Trace``, counters only read it. Sizes may be ints, symbols or arrays: nothing looks at a value.
 """
@@ -65,7 +65,7 @@ class Op(NamedTuple):
 
     @property
     def kept(self) -> tuple[Tensor, ...]:
-        """What is kept for it until the backward pass: nothing where that makes what it needs again."""
+        """The tensors kept for it until the backward pass: none where that makes what it needs again."""
         return () if self.within.again else self.saves
 
     @property
@@ -143,7 +143,7 @@ class Often(NamedTuple):
     continued: bool = False
 
     def inside(self, node: Repeat) -> Often:
-        """How often what it repeats happens."""
+        """The number of times that its contents happen."""
         copies, active, times, back = map(mul, self[:4], (node.copies, node.active, node.times, node.back))
         return Often(copies, active, times, back, self.continued or bool(node.first))
 
@@ -221,7 +221,7 @@ class Trace:
 
     @cached_property
     def loops(self) -> tuple[tuple[Loop, Number], ...]:
-        """What runs hand on to the next in the finished run, inner ones first, and how often each loop is entered."""
+        """Values that runs hand on to the next in the finished run, inner first, and how often each loop is entered."""
         return tuple((loop, often.calls) for node, often in walk(self.body) if isinstance(node, Repeat)
                      for loop in node.carries)
 
@@ -235,8 +235,9 @@ class Trace:
             self.kernels.append((kernel, why))
 
     def size(self, of: Number) -> Number | None:
-        """What a size is where a program decides by it: a number, for a symbol the one that it stands for; None for a
-        symbol that stands for nothing yet."""
+        """A size as an int where a program decides by it, for a symbol the one that it stands for; None for a symbol
+        that stands for nothing yet.
+        """
         if isinstance(of, int) or not hasattr(of, "value"):
             return of if isinstance(of, int) else None
         with suppress(KeyError):
@@ -351,11 +352,11 @@ class Trace:
         return op.writes[0] if op.writes else NOTHING
 
     def needs(self, x: Tensor) -> bool:
-        """Whether autograd wants the gradient of ``x``: something that it was made of is trained."""
+        """Tell whether autograd wants the gradient of ``x``: something that it was made of is trained."""
         return x.grad if self.frozen is None else self.frozen.needs(x)
 
     def trains(self, weight: str, kind: Name) -> bool:
-        """Whether the weight at this path is trained, of an operation of this kind."""
+        """Tell whether the weight at this path is trained, of an operation of this kind."""
         return self.frozen is None or self.frozen.trains(weight, kind)
 
     def loop(

@@ -1,4 +1,4 @@
-"""What is computed of sizes, whatever they are: matrix products, pairs that a mask keeps, the smaller of two."""
+"""Functions of sizes, whatever they are: matrix products, pairs that a mask keeps, the smaller of two."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def same(a: Number, b: Number) -> bool:
 
 
 def several(t: Trace, *axes: Number) -> bool:
-    """Whether all these axes are longer than one, so that a reshape has to respect them."""
+    """Tell whether all these axes are longer than one, so that a reshape has to respect them."""
     return all(t.size(axis) != 1 for axis in axes)
 
 

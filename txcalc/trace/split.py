@@ -1,4 +1,4 @@
-"""What ranks of tensor parallelism do together, as PyTorch's DTensor does it (``torch.distributed.tensor.parallel``).
+"""Collectives of tensor parallelism, as PyTorch's DTensor does them (``torch.distributed.tensor.parallel``).
 
 Before a product whose columns are split, hidden states are gathered, if they are split by position, and their gradient
 is summed; after one whose rows are split, the result is summed (arXiv 1909.08053, section 3; 2205.05198, section 4.2).
@@ -62,7 +62,7 @@ def leave(t: Trace, name: str, y: Tensor) -> Tensor:
 
 
 def masked(t: Trace, name: str, kind: Name, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Which of an index into split rows are not this rank's (``_MaskPartial``), and the index moved to its own rows."""
+    """The entries of an index that are not this rank's (``_MaskPartial``), and the index moved to its own rows."""
     def made(role: Role, *reads: Tensor) -> Tensor:
         return t.op(name, kind, reads=reads, writes=(t.tensor(*index.shape, role=role, label="rows of others",
                                                               grad=False),))

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 class Tables(NamedTuple):
-    """What all layers of a stack read, by their window: masks, cosines and sines of the positions."""
+    """Tensors that all layers of a stack read, by their window: masks, cosines and sines of the positions."""
 
     masks: Mapping[Number | None, Tensor | None]
     rotary: Mapping[Number | None, tuple[Tensor, Tensor]]
@@ -156,12 +156,12 @@ def _reaches(t: Trace, keys: Number, window: Number | None) -> bool:
 
 
 def scored(t: Trace) -> bool:
-    """Whether attention is composed, because it was asked for or because a class has nothing else."""
+    """Tell whether attention is composed, because it was asked for or because a class has nothing else."""
     return t.workload.attention == "eager" or not t.code.sdpa
 
 
 def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, there: Tensor | None = None) -> Tensor:
-    """Whether a query sees a key, in one matrix for all sequences, or of what is ``there`` in each of them."""
+    """The mask of keys that a query sees, in one matrix for all sequences, or of what is ``there`` in each of them."""
     name = "causal"
     with t.frame():
         for length in (b, 1):
@@ -182,7 +182,7 @@ def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, t
 
 
 def pairs(t: Trace, n: Number, keys: Number, *of: Tensor, b: Number = 1) -> Tensor:
-    """What is true of every query and key."""
+    """A truth value for every pair of query and key."""
     mask = t.tensor(b, 1, n, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
     return t.op("causal", "elementwise", reads=of, writes=(mask,))
 

@@ -14,7 +14,7 @@ How = Literal["new", "view", "same", "part", "added"]
 
 
 class Role(Enum):
-    """What a tensor holds, which decides its bytes per element (``Workload.bytes_of``)."""
+    """The role of a tensor, which decides its bytes per element (``Workload.bytes_of``)."""
 
     ACTIVATION = "activation"
     WEIGHT = "weight"  # in the dtype of the weights that are trained
@@ -85,7 +85,7 @@ class Tensor(NamedTuple):
 
     @property
     def scores(self) -> bool:
-        """Whether it grows with queries x keys."""
+        """Tell whether it grows with queries x keys."""
         return self.storage.scores
 
     def view(self, *shape: Number) -> Tensor:

@@ -71,7 +71,7 @@ def unit(t: Trace, name: str, x: Tensor, heads: Number) -> Tensor:
 
 
 def value_scores(t: Trace, spec: Attention, v: Tensor) -> Tensor:
-    """What values (b, keys, width) add to their keys' scores, (b, heads, 1, keys): ``exp(a softplus(w v))``."""
+    """The addend of values (b, keys, width) to their keys' scores, (b, heads, 1, keys): ``exp(a softplus(w v))``."""
     b, keys, _ = v.shape
     with t.scope("value_scores"):
         soft = curves.activation(t, "softplus", ops.linear(t, "step", v, spec.kv_heads, bias=spec.bias.v), "softplus")

@@ -1,4 +1,4 @@
-"""What a model is run on: how many tokens, in which phase, in which dtypes, under which framework policy.
+"""The workload of a run: tokens, phase, dtypes and framework policy.
 
 What autograd keeps is a choice of the framework, not a fact of the model. The choices made here are PyTorch's,
 measured on torch 2.13 (``kernels: cpu``) or read from its CUDA kernels (``kernels: cuda``); every report prints them.
@@ -234,7 +234,7 @@ class Workload(Part):
 
     @property
     def freezes(self) -> bool:
-        """Whether some weights are not trained."""
+        """Tell whether some weights are not trained."""
         return self.adapter is not None or self.freeze is not None
 
     @property
@@ -261,12 +261,12 @@ class Workload(Part):
 
     @property
     def keeps(self) -> bool:
-        """Whether what autograd keeps is asked for: a run that nobody would differentiate keeps nothing."""
+        """Tell whether kept activations are asked for: a run that nobody would differentiate keeps nothing."""
         return self.phase in ("forward", "training")
 
     @property
     def drops(self) -> bool:
-        """Whether dropout runs."""
+        """Tell whether dropout runs."""
         return self.dropout > 0 and self.keeps
 
     @property
@@ -350,7 +350,7 @@ def _read(name: str, reads: Callable[[object], Any], given: object) -> Any:
 
 
 def _checks_of_training(w: Workload) -> Iterator[partial[None]]:
-    """What belongs to training alone, and what of it excludes each other."""
+    """Check fields of training alone, and those that exclude each other."""
     for name in TRAINED:
         if getattr(w, name) is not None and w.phase != "training":
             yield partial(_raise, f"is of a training step; the phase is {w.phase}", name)
