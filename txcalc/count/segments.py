@@ -16,30 +16,48 @@ from txcalc.spec.quantization import StoredTensors
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES
 
-_MIB = 2**20
+MIB = 2**20
+
+
+class Pool:
+    """Free blocks of segments, as (bytes, address), of which one is cut if more than ``least`` bytes are left of it."""
+
+    def __init__(self, least: int, ready: int = 0) -> None:
+        self.least, self.free, self.end = least, [(ready, 0)], ready + 1
+
+    def take(self, asked: int) -> tuple[int, int]:
+        """The block that is handed out for so many bytes."""
+        at = bisect_left(self.free, (asked, 0))
+        if at == len(self.free):
+            self.free.append((_segment(asked), self.end))
+            self.end += self.free[-1][0] + 1
+        size, address = self.free.pop(at)
+        if size - asked > self.least:
+            insort(self.free, (size - asked, address + asked))
+            size = asked
+        return size, address
+
+    def give(self, block: tuple[int, int]) -> None:
+        """A block is free again, one with its neighbours in its segment."""
+        size, address = block
+        for each in [(n, at) for n, at in self.free if at + n == address or at == address + size]:
+            self.free.remove(each)
+            size, address = size + each[0], min(address, each[1])
+        insort(self.free, (size, address))
 
 
 def taken(sizes: Iterable[int], ready: int = 0) -> int:
     """Bytes that count as allocated for storages of these sizes, one after another, from a free segment of ``ready``
     bytes and then from new ones."""
-    small, large, found = list[int](), [ready], 0
-    for size in sizes:
-        asked = -(-size // 512) * 512
-        free, least = (small, 511) if asked <= _MIB else (large, _MIB)
-        at = bisect_left(free, asked)
-        block = free.pop(at) if at < len(free) else _segment(asked)
-        rest = block - asked
-        if rest > least:
-            insort(free, rest)
-            block = asked
-        found += block
-    return found
+    small, large = Pool(511), Pool(MIB, ready)
+    blocks = (-(-size // 512) * 512 for size in sizes)
+    return sum((small if size <= MIB else large).take(size)[0] for size in blocks)
 
 
 def _segment(size: int) -> int:
-    if size < 10 * _MIB:
-        return 2 * _MIB if size <= _MIB else 20 * _MIB
-    return -(-size // (2 * _MIB)) * 2 * _MIB
+    if size < 10 * MIB:
+        return 2 * MIB if size <= MIB else 20 * MIB
+    return -(-size // (2 * MIB)) * 2 * MIB
 
 
 def loaded(trace: Trace) -> Iterator[int]:
