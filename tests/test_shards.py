@@ -59,7 +59,7 @@ RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("gpt", 6, {"replicas": 2, "reduce": "bf16"}, {"optimizer_kernel": "loop"}),
     ("gpt", 1024, {"reduce": "bf16"}, {"clip": True}),
     ("gpt", 4, {}, {"optimizer": "sgd-momentum", "dropout": 0.1}),
-    ("deep", 5, {}, {}),
+    ("deep", 6, {"replicas": 2, "reduce": "bf16"}, {}),
     ("llama", 3, {"unit": "model"}, {"freeze": ("head",), "recompute": "full:2"}),
     ("gpt", 4, {"reshard": False, "reduce": "bf16"}, {"recompute": "ops:2"}), ("mixtral", 4, {}, {"recompute": "ops"}),
     ("mixtral", 4, {"unit": "model", "reshard": True}, {"recompute": "full", "accumulate": 2}),
