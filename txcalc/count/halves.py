@@ -50,7 +50,7 @@ class Halves:
             if not isinstance(step, Run) or id(step) in self._gone:
                 continue
             if id(step) not in self._left:
-                rest += ((memory, [edge for edge, _, _ in live.open]) for memory in step.frees)
+                rest += ((memory, [*live.open]) for memory in step.frees)
                 continue
             live.release(given)
             wanted = [each for back in live.plan(step.op).steps for each in back.new if isinstance(each[0].of, str)]

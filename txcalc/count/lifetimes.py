@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from txcalc.count.halves import Halves
-from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments, Pass, every
+from txcalc.count.moments import ONCE, Change, Mode, Moments, Pass, added_up, every
 from txcalc.count.plans import Plan, gradient_name, through_view
 from txcalc.count.plans import plan as backward
 from txcalc.count.shards import Sharding, sharding
@@ -66,17 +66,17 @@ def moments(
     ``amount``: what a storage adds to ``none``, its bytes or more. ``number``: reads sizes. Raises
     ``SpecError`` for what is not proved.
     """
-    run = partial(follow, trace, in_place=in_place, unroll=unroll, none=none, amount=amount, number=number)
-    return again(trace, run(), run, mode)
+    run = partial(follow, trace, in_place=in_place, unroll=unroll, amount=amount, number=number)
+    return added_up(again(trace, run(), run, mode).changes, none)
 
 
-def again(trace: Trace, once: Live, run: Callable[..., Live], mode: Mode) -> Moments:
-    """The moments of a run, which is run once more where it is not for the first time, or in halves."""
+def again(trace: Trace, once: Live, run: Callable[..., Live], mode: Mode) -> Live:
+    """A run, which is run once more where it is not for the first time, or in halves."""
     made = {path: memory.shape for path, memory, _ in once.gradients()}
     units, uses = sharding(trace, made, later=mode.accumulates, whole=mode.whole), once.used if mode.accumulates else {}
     if units is not None:
-        return run(units=units, uses=uses if units.adds else {}).moments
-    return run(uses=uses, halves=mode.halves).moments if mode.accumulates or mode.halves else once.moments
+        return run(units=units, uses=uses if units.adds else {})
+    return run(uses=uses, halves=mode.halves) if mode.accumulates or mode.halves else once
 
 
 def width(trace: Trace, x: Tensor) -> Number:
@@ -86,15 +86,14 @@ def width(trace: Trace, x: Tensor) -> Number:
 
 def follow(
     trace: Trace, *, in_place: bool = True, unroll: bool = False, uses: Mapping[object, int] = MappingProxyType({}),
-    none: Any = 0, amount: Callable[[Memory], Any] = lambda memory: memory.bytes,
-    number: Reading = lambda size, of=None: size, units: Sharding | None = None, halves: bool = False,
-    kind: type[Live] | None = None,
+    amount: Callable[[Memory], Any] = lambda memory: memory.bytes, number: Reading = lambda size, of=None: size,
+    units: Sharding | None = None, halves: bool = False,
 ) -> Live:
-    """A run, forward and backward, as ``moments`` asks for it; ``kind``: what notes its moments."""
+    """A run, forward and backward, as ``moments`` asks for it."""
     check(trace)
     steps = Schedule(trace, unroll, in_place, number, None if units is None else units.unit)
     steps.add(trace.body)
-    live = (kind or Live)(trace, in_place=in_place, now=none, amount=amount, number=number, uses=uses, units=units)
+    live = Live(trace, in_place=in_place, amount=amount, number=number, uses=uses, units=units)
     for memory, often in steps.cached:
         live.add(memory, often)
     live.note()
@@ -109,22 +108,26 @@ def follow(
 
 
 class Live:
-    """Live bytes, moment by moment."""
+    """Changes of what is alive, with its moments between.
+
+    ``differing``: sizes of which it matters whether they are one, and if they are not.
+    """
 
     def __init__(
-        self, trace: Trace, *, in_place: bool, now: Any, amount: Callable[[Memory], Any],
-        number: Reading, uses: Mapping[object, int], units: Sharding | None,
+        self, trace: Trace, *, in_place: bool, amount: Callable[[Memory], Any], number: Reading,
+        uses: Mapping[object, int], units: Sharding | None,
     ) -> None:
         """``uses``: after how many uses the gradient of a weight is added to one that was there before the run."""
-        self.trace, self.in_place, self.now, self.amount, self.number = trace, in_place, now, amount, number
-        self.moments, self._bytes = list[Moment | Middle](), trace.workload.bytes_of
+        self.trace, self.in_place, self.amount, self.number = trace, in_place, amount, number
+        self.changes, self.differing = list[Change](), list[tuple[Any, Any, bool]]()
+        self._bytes = trace.workload.bytes_of
         self.phase: Pass = "forward"
         self.turns: Turns = ()
         self.ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
         self._plans, self._widths, self._leaves = dict[int, Plan](), dict[int, Number](), set[Value]()
-        self.open: list[tuple[Edge, int, Any]] = []  # with the first moment inside, and what was alive before
+        self.open: list[Edge] = []
         self.halves: Halves | None = None  # of the backward pass
 
     def forward(self, steps: Schedule) -> None:
@@ -155,7 +158,7 @@ class Live:
                 if step.op.kind.cached != "before":
                     self.allocate(step.op.path, step.writes)
                 if step.op.kind.cached == "autocast":
-                    casts += ((m, prod(edge.times for edge, *_ in self.open[around:])) for m in step.keeps)
+                    casts += ((m, prod(edge.times for edge in self.open[around:])) for m in step.keeps)
                 for memory in step.keeps:
                     memory.users += 1
             if i in dying:
@@ -205,14 +208,11 @@ class Live:
 
     def cross(self, edge: Edge) -> None:
         """Begin turns that stand for others, or end them: then all that those would have added is alive."""
-        if not self.open or self.open[-1][0] is not edge:
-            self.open.append((edge, len(self.moments), self.now))
-            return
-        _, start, before = self.open.pop()
-        grows = self.now - before
-        if inside := tuple(self.moments[start:]):
-            self.moments[start:] = [Middle(edge, grows, inside, self.ahead)]
-        self.now += grows * (edge.times - 1)
+        if self.open and self.open[-1] is edge:
+            self.open.pop()
+        else:
+            self.open.append(edge)
+        self.changes.append((edge, self.ahead))
 
     def _back(self, run: Run) -> None:
         given: list[Memory] = []
@@ -310,7 +310,7 @@ class Live:
                     spent += self._add(run, value, g, memory)
             elif g.of is not None:
                 key = g.of, run.own
-                value, _ = self.weights.setdefault(key, (Value(None), prod(edge.times for edge, _, _ in self.open)))
+                value, _ = self.weights.setdefault(key, (Value(None), prod(edge.times for edge in self.open)))
                 spent += self._add(run, value, g, memory)
                 self.used[key] += 1
                 if self.used[key] == self._uses.get(key) and value.gradient is not None:
@@ -363,18 +363,19 @@ class Live:
             memory.users -= 1
             if not memory.users:
                 edge, freed = memory.edge, True
-                alone = edge is None or any(edge is other for other, _, _ in self.open)
+                alone = edge is None or any(edge is other for other in self.open)
                 self.add(memory, -1 if edge is None or alone else -edge.times)
         if freed:
             self.note()
 
     def add(self, memory: Memory, times: Number) -> None:
         """Let a storage be there so many times more."""
-        self.now += self.amount(memory) * times
+        self.changes.append((self.amount(memory), times))
 
     def differ(self, a: Number, b: Number) -> bool:
         """Tell whether two sizes differ."""
-        return bool(a != b)
+        self.differing.append((a, b, bool(a != b)))
+        return self.differing[-1][-1]
 
     def gradients(self) -> Iterator[tuple[str, Memory, Number]]:
         """The gradients that are left, each with its weight's path and how many are alike."""
@@ -383,4 +384,4 @@ class Live:
 
     def note(self, path: str = "") -> None:
         """Note the moment."""
-        self.moments.append(Moment(self.phase, path, self.now, self.turns))
+        self.changes.append((None, (self.phase, path, self.turns)))

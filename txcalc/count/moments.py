@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.count.turns import Edge, Turns, count
@@ -52,6 +52,29 @@ class Middle(NamedTuple):
 
 
 Moments = Sequence[Moment | Middle]
+Change = tuple[Any, Any]
+"""An amount and how often it is added; an ``Edge``, which begins turns or ends them, and whether in the order of the
+forward pass; or None with the phase, the path and the turns of a moment."""
+
+
+def added_up(changes: Iterable[Change], none: Any = 0, sizes: Sequence[int] | None = None) -> Moments:
+    """The moments that changes come to, from ``none`` on. ``sizes``: amounts are places among these."""
+    now, moments, opened = none, list[Moment | Middle](), list[tuple[Edge, int, Any]]()
+    for what, more in changes:
+        if what is None:
+            phase, path, turns = more
+            moments.append(Moment(phase, path, now, turns))
+        elif not isinstance(what, Edge):
+            now += (what if sizes is None else sizes[what]) * more
+        elif opened and opened[-1][0] is what:
+            _, start, before = opened.pop()
+            grows = now - before
+            if inside := tuple(moments[start:]):
+                moments[start:] = [Middle(what, grows, inside, more)]
+            now += grows * (what.times - 1)
+        else:
+            opened.append((what, len(moments), now))
+    return moments
 
 
 def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -> Iterator[Moment]:

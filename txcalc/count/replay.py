@@ -12,11 +12,11 @@ from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
-from txcalc.count.lifetimes import Live, again, follow, width
-from txcalc.count.moments import ONCE, Middle, Mode, Moment, Moments
+from txcalc.count.lifetimes import again, follow, width
+from txcalc.count.moments import ONCE, Change, Mode, Moments, added_up
 from txcalc.count.plans import plan
 from txcalc.count.shards import sharding
-from txcalc.count.turns import Edge, Memory, bytes_in, count
+from txcalc.count.turns import Memory, bytes_in, count
 from txcalc.count.unproved import check
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Frame, Node, Op, Repeat, Trace
@@ -75,7 +75,7 @@ def _followed(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode:
                   amount=lambda memory: rounded(memory.bytes))
     once = run()
     left = (Left(path, int(memory.bytes), memory.shape, often) for path, memory, often in once.gradients())
-    return Ran(again(trace, once, run, mode), tuple(left))
+    return Ran(added_up(again(trace, once, run, mode).changes), tuple(left))
 
 
 def _played(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode) -> Ran | None:
@@ -87,7 +87,7 @@ def _played(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: M
     notes = _noted(form, mode, _shards(trace))
     if notes is None or any((form.sizes[a] != form.sizes[b]) != differ for a, b, differ in notes.differing):
         return None
-    return Ran(_added_up(notes.changes, [*map(rounded, (*form.sizes, *notes.fixed[::-1]))]), tuple(
+    return Ran(added_up(notes.changes, sizes=[*map(rounded, (*form.sizes, *notes.fixed[::-1]))]), tuple(
         Left(path, form.sizes[at], form.shapes[at], often) for path, at, often in notes.left))
 
 
@@ -193,52 +193,16 @@ def _shards(trace: Trace) -> tuple[Any, ...]:
 
 
 class _Notes(NamedTuple):
-    """Changes of what is alive, with moments and borders of turns between; the places of gradients that are left.
+    """Changes of what is alive, storages by place; the places of gradients that are left, and of sizes that differ.
 
     ``fixed``: sizes of sharded weights and of their buffers, the same in all runs, with places from the end on.
     """
 
-    changes: Sequence[tuple[Any, Any]]
+    changes: Sequence[Change]
     left: tuple[tuple[str, int, int], ...]
     differing: tuple[tuple[int, int, bool], ...]
     used: Mapping[object, int]
     fixed: tuple[int, ...] = ()
-
-
-class _Noting(Live):
-    """A run that notes what is alive by place."""
-
-    def __init__(self, *args: Any, **more: Any) -> None:
-        super().__init__(*args, **more)
-        self.changes, self.differing = list[tuple[Any, Any]](), list[tuple[int, int, bool]]()
-        self.fixed = dict[int, int]()
-
-    def add(self, memory: Memory, times: Number) -> None:
-        """Note a storage that is there so many times more."""
-        size = memory.bytes
-        if isinstance(size, _Size):
-            self.changes.append((size.at, times))
-        elif self._units is None:
-            raise LookupError
-        else:
-            self.changes.append((~self.fixed.setdefault(size, len(self.fixed)), times))
-
-    def differ(self, a: Any, b: Any) -> bool:
-        """Tell whether two sizes differ, and note it: the run is another's only where its sizes do as well."""
-        self.differing.append((a.at, b.at, a != b))
-        return bool(a != b)
-
-    def cross(self, edge: Edge) -> None:
-        """Note where turns that stand for others begin, or end."""
-        if self.open and self.open[-1][0] is edge:
-            self.open.pop()
-        else:
-            self.open.append((edge, 0, 0))
-        self.changes.append((edge, self.ahead))
-
-    def note(self, path: str = "") -> None:
-        """Note the moment."""
-        self.changes.append((None, (self.phase, path, self.turns)))
 
 
 @lru_cache(maxsize=64)
@@ -250,36 +214,25 @@ def _noted(form: _Form, mode: Mode, shards: tuple[Any, ...]) -> _Notes | None:
     units = None if once is None or not shards else sharding(
         form.trace, {path: form.shapes[at] for path, at, _ in once.left}, later=mode.accumulates, whole=mode.whole)
     uses = once.used if once is not None and mode.accumulates and (units is None or units.adds) else {}
+    fixed = dict[int, int]()
+
+    def place(memory: Memory) -> int:
+        if isinstance(memory.bytes, _Size):
+            return memory.bytes.at
+        if units is None:
+            raise LookupError
+        return ~fixed.setdefault(memory.bytes, len(fixed))
+
     try:
-        run = follow(form.trace, in_place=form.in_place, number=form.read, kind=_Noting, uses=uses, units=units,
+        run = follow(form.trace, in_place=form.in_place, amount=place, number=form.read, uses=uses, units=units,
                      halves=mode.halves and units is None)
-        assert isinstance(run, _Noting)
+        differing = tuple((a.at, b.at, differ) for a, b, differ in run.differing)
         if once is not None and units is not None:
-            return once._replace(changes=run.changes, fixed=(*run.fixed,),
-                                 differing=(*once.differing, *run.differing))
+            return once._replace(changes=run.changes, fixed=(*fixed,), differing=(*once.differing, *differing))
         left = tuple((path, memory.bytes.at, often) for path, memory, often in run.gradients())
         if any(form.shapes[memory.bytes.at] != memory.shape for _, memory, _ in run.gradients()):
             return None
     except LookupError:
         return None
-    return _Notes(run.changes, left, tuple(run.differing), run.used)
+    return _Notes(run.changes, left, differing, run.used)
 
-
-def _added_up(changes: Iterable[tuple[Any, Any]], sizes: Sequence[int]) -> Moments:
-    """The moments that changes come to."""
-    now, moments, opened = 0, list[Moment | Middle](), list[tuple[Edge, int, int]]()
-    for what, more in changes:
-        if what is None:
-            phase, path, turns = more
-            moments.append(Moment(phase, path, now, turns))
-        elif isinstance(what, int):
-            now += sizes[what] * more
-        elif opened and opened[-1][0] is what:
-            _, start, before = opened.pop()
-            grows = now - before
-            if inside := tuple(moments[start:]):
-                moments[start:] = [Middle(what, grows, inside, more)]
-            now += grows * (what.times - 1)
-        else:
-            opened.append((what, len(moments), now))
-    return moments

@@ -195,7 +195,7 @@ class Sharding:
     def own(self, live: Live, path: str, value: Value) -> None:
         """Let the gradient of a weight be reduced with those of the unit that is running."""
         unit, depth = self._open[-1]
-        unit.gradients[value] = path, tuple(edge for edge, _, _ in live.open[depth:])
+        unit.gradients[value] = path, tuple(live.open[depth:])
 
     @property
     def adds(self) -> bool:
@@ -276,7 +276,7 @@ class Sharding:
 
     def _call(self, live: Live, unit: Unit, what: str, size: Number) -> None:
         when = "backward" if self._ended else "forward"
-        self.calls[what, size, when, unit.op.path] += int(prod(edge.times for edge, _, _ in live.open))
+        self.calls[what, size, when, unit.op.path] += int(prod(edge.times for edge in live.open))
 
     def _made(self, unit: Unit, what: str, size: Number) -> Memory:
         return Memory(size, unit.op, what, "collectives")
