@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from txcalc.count.stored import Sizes, in_layers
 from txcalc.spec.errors import SpecError
-from txcalc.spec.facts import layer_order
+from txcalc.spec.facts import layer_order, located_blocks
 from txcalc.spec.ggml import MIXES, NAMED
 from txcalc.trace.record import Op, Part, Trace
 
@@ -143,13 +143,14 @@ def tensors(trace: Trace) -> Iterator[Tensor]:
     runs = Counter(path for path, _ in order)
     fused = any({"q", "k", "v"} <= set(group) for group in model.fused)
     parts = {path: {op.part for op, _ in each} for path, each in layers.items()}
+    mixed = _experts(model) > 1
     values = sum("v" in parts[path] for path, _ in order)
     seen: Counter[str] = Counter()
     for index, (path, block) in enumerate(order):
         for op, copies in layers[path]:
             part: Part = "v" if fused and op.part in ("q", "k") else op.part
             place = Place(seen["v"], values) if part == "v" else Place(
-                index if _experts(model) > 1 else seen["down"], len(order), seen["downs"])
+                index if mixed else seen["down"], len(order), seen["downs"])
             seen["downs"] += part == "down"
             yield from (Tensor(op, part, place, index, *shape, copies // runs[path]) for shape in _shapes(block, op))
         seen.update(parts[path])
@@ -207,7 +208,7 @@ def _shapes(block: Sublayers, op: Op) -> Iterator[tuple[int, int]]:
 
 
 def _experts(model: Model) -> int:
-    blocks = (block.feed_forward for _, block in layer_order(model))
+    blocks = (block.feed_forward for _, block in located_blocks(model))
     return max((each.experts for each in blocks if each is not None and each.kind == "moe"), default=0)
 
 
@@ -217,12 +218,12 @@ def _queries_per_key(model: Model) -> int:
 
 
 def _is_gated(model: Model) -> bool:
-    return any(block.feed_forward is not None and block.feed_forward.gated for _, block in layer_order(model))
+    return any(block.feed_forward is not None and block.feed_forward.gated for _, block in located_blocks(model))
 
 
 def _check(model: Model) -> None:
     """Raise ``SpecError`` for a model whose tensors in GGUF are not known."""
-    blocks = [block for _, block in layer_order(model)]
+    blocks = [block for _, block in located_blocks(model)]
     strange = {
         "an encoder": model.encoder is not None or model.architecture == "encoder-only",
         "no language model's head": model.head.kind != "lm",

@@ -7,7 +7,7 @@ those are read anew and added up in the same order.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import lru_cache, partial
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
@@ -118,12 +118,12 @@ class _Form:
         self.trace, self.in_place = trace, in_place
         self.sizes, self.shapes, self._places = list[int](), list[tuple[int, ...]](), dict[int, int]()
         of, layout = trace.workload, trace.layout
-        self._width = of.bytes_of
+        self._width, self._keeps = of.bytes_of, of.keeps
         self._key = (
             in_place, of.keeps, of.recompute, of.offload, layout == WHOLE, layout.pp > 1, trace.stage < layout.pp - 1,
             trace.code.holds_sent, trace.loss is None, tuple(self._width(role) for role in Role),
             *(tuple(map(self._tensor, each)) for each in (trace.results, trace.leaves, trace.inputs)),
-            *self._nodes(trace.body))
+            *self._nodes(trace.body, []))
         for x in (*trace.results, *trace.leaves):
             self._put(width(trace, x), x)
         self._hash = hash(self._key)
@@ -153,37 +153,40 @@ class _Form:
     def _tensor(self, x: Tensor) -> tuple[Any, ...]:
         return *_OF_TENSOR(x), *_OF_STORAGE(x.storage), id(x.storage.role)
 
-    def _nodes(self, nodes: Iterable[Node]) -> Iterator[Any]:
+    def _nodes(self, nodes: Iterable[Node], found: list[Any]) -> list[Any]:
         ids = self._tensor
         for node in nodes:
             if isinstance(node, Op):
-                yield self._op(node)
+                found.append(self._op(node))
                 continue
             if isinstance(node, Repeat):
-                yield _OF_REPEAT(node), tuple(tuple(map(ids, loop[:4])) for loop in node.carries), *(
-                    tuple(tuple(map(ids, pair)) for pair in pairs) for pairs in (node.spreads, node.gathers))
-                yield from self._nodes(node.runs)
+                found += (_OF_REPEAT(node), tuple(tuple(map(ids, loop[:4])) for loop in node.carries), *(
+                    tuple(tuple(map(ids, pair)) for pair in pairs) for pairs in (node.spreads, node.gathers)))
+                self._nodes(node.runs, found)
             elif isinstance(node, Frame):
-                yield _OF_FRAME(node), tuple(map(ids, node.holds))
+                found += (_OF_FRAME(node), tuple(map(ids, node.holds)))
             else:
-                yield self._op(node.op)
-            yield from self._nodes(node.body)
-            yield None
+                found.append(self._op(node.op))
+            self._nodes(node.body, found)
+            found.append(None)
+        return found
 
     def _op(self, op: Op) -> tuple[Any, ...]:
         ids = self._tensor
         for x in op.writes:
             if id(x.storage) not in self._places:
                 self._put(bytes_in(self.trace, x), x.storage)
-        plan(op, self._width, self._put, in_place=self.in_place)
-        for step in op.backward:
+        if self._keeps:
+            plan(op, self._width, self._put, in_place=self.in_place)
+        backward = op.backward if self._keeps else ()
+        for step in backward:
             for g in step:
                 if isinstance(g.of, Tensor) and id(g.of) not in self._places:
                     self._put(width(self.trace, g.of), g.of)
         return (*_OF_OP(op), op.kind.name, tuple((name, len(shape)) for name, shape in op.weights),
                 *(tuple(map(ids, each)) for each in (op.reads, op.saves, op.writes)), tuple(tuple(
                     (ids(g.of) if isinstance(g.of, Tensor) else g.of, id(g.role), g.kept and ids(g.kept),
-                     *_OF_GRADIENT(g)) for g in step) for step in op.backward))
+                     *_OF_GRADIENT(g)) for g in step) for step in backward))
 
 
 def _shards(trace: Trace) -> tuple[Any, ...]:
