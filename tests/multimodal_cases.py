@@ -388,3 +388,34 @@ def tower_of(model_type: str) -> str:
     if model_type in ALONE:
         return ""
     return "audio_config" if model_type in SOUNDS else "vision_config"
+
+
+_LAYERS: Values = {"hidden_size": [24, 32], "num_attention_heads": [4], "num_key_value_heads": [1, 2],
+                   "head_dim": [6, 8], "num_hidden_layers": [1, 3], "intermediate_size": [17, 19], "vocab_size": [43]}
+NESTED: dict[str, dict[str, Values]] = {
+    "qwen2_5_omni": {
+        "": {"enable_audio_output": [True, True, False]},
+        "talker_config": {**_LAYERS, "embedding_size": [20, 24]},
+        "token2wav_config.dit_config": {
+            "hidden_size": [12, 16], "num_hidden_layers": [1, 3], "num_attention_heads": [2], "ff_mult": [2, 3],
+            "emb_dim": [5], "head_dim": [6, 8], "num_embeds": [31], "mel_dim": [7, 11], "enc_emb_dim": [3],
+            "enc_dim": [13], "enc_channels": [[16, 16, 24], [8, 16, 16, 24]], "enc_attention_channels": [9],
+            "enc_res2net_scale": [1, 2, 4], "enc_se_channels": [5]},
+        "token2wav_config.bigvgan_config": {
+            "mel_dim": [7], "upsample_initial_channel": [16, 24], "resblock_kernel_sizes": [[3, 5], [3, 7, 11]],
+            "upsample_rates": [[5, 2], [3, 2, 2]]}},
+    "qwen3_omni_moe": {
+        "": {"enable_audio_output": [True, True, False]},
+        "talker_config": {"num_code_groups": [1, 5], "thinker_hidden_size": [13, 32], "spatial_merge_size": [2]},
+        "talker_config.text_config": {
+            **_LAYERS, "attention_bias": [True, False], "num_experts": [4, 5], "moe_intermediate_size": [7, 12],
+            "shared_expert_intermediate_size": [11, 13], "num_experts_per_tok": [2]},
+        "talker_config.code_predictor_config": {**_LAYERS, "attention_bias": [True, False]},
+        "code2wav_config": {
+            **{k: v for k, v in _LAYERS.items() if k != "vocab_size"}, "codebook_size": [13], "num_quantizers": [3, 4],
+            "attention_bias": [True, False], "upsample_rates": [[3, 2], [4, 3, 2]], "upsampling_ratios": [[2], [2, 3]],
+            "decoder_dim": [16, 24]}},
+}
+"""What speaks beside a thinker, by the path of its configuration."""
+SAME_LENGTHS = {"enc_channels": ("enc_kernel_sizes", "enc_dilations"), "upsample_rates": ("upsample_kernel_sizes",)}
+"""Lists that are as long as another."""

@@ -288,6 +288,8 @@ def specs(draw: st.DrawFn) -> Model:
     elif data.get("groups") is None and data["attention"] is not None:
         data["entities"] = draw(st.sampled_from((None, None, {"rows": 43, "width": 5, "tied": draw(flags)})))
         data["contact_head"] = draw(flags)
+        data["idle"] = draw(st.sampled_from(((), ({"name": "said", "shape": (7, 5), "kind": "linear"}, {
+            "name": "heard", "shape": (3, 2, 5), "times": 2}))))
     alone = architecture == "decoder-only" and data.get("groups") is None and data["residual"] == "sequential"
     if alone and data["attention"] is not None and draw(flags):
         data |= {"unread_memory": 17, "cross_attention": {

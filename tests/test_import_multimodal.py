@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 import random
 from functools import partial
 from typing import Any
 
 import pytest
-from multimodal_cases import ALONE, CASES, SOUNDS, tower_of
+from multimodal_cases import ALONE, CASES, NESTED, SAME_LENGTHS, SOUNDS, tower_of
 from test_import_encoders import BATCH, DRAWS, imported, live, measured, pick, unique_params
 from test_import_fields import FLOOR, changes, counted
 from test_import_fields import live as live_params
@@ -71,6 +72,9 @@ TEXT_PARTS = {"qwen3_omni_moe_thinker": "qwen3_omni_moe_text", "qwen2_5_omni_thi
 
 def draw(model_type: str, seed: int) -> dict[str, Any]:
     rng = random.Random(f"{model_type} {seed}")
+    if model_type in NESTED:
+        return {"model_type": model_type, "architectures": [next(iter(FAMILIES[model_type].classes))], **_speaking(
+            rng, model_type, draw(f"{model_type}_thinker", 3 * seed))}
     texts, towers, beside = CASES[model_type]
     first, *others = (name for name in FAMILIES[model_type].classes if hasattr(transformers, name))
     return {
@@ -79,6 +83,19 @@ def draw(model_type: str, seed: int) -> dict[str, Any]:
         "text_config": pick(rng, rng.choice(texts)), **_within(tower_of(model_type), pick(rng, rng.choice(towers))),
         **pick(rng, beside),
     }
+
+
+def _speaking(rng: random.Random, model_type: str, thinker: dict[str, Any]) -> dict[str, Any]:
+    config: dict[str, Any] = {"thinker_config": thinker}
+    for path, values in NESTED[model_type].items():
+        at = config
+        for name in path.split(".") if path else ():
+            at = at.setdefault(name, {})
+        at |= pick(rng, values)
+        for name, others in SAME_LENGTHS.items():
+            long = len(at.get(name, ())) if model_type == "qwen2_5_omni" else 0
+            at |= {other: [rng.choice((2, 3, 5)) for _ in range(long)] for other in others if long}
+    return config
 
 
 def _within(name: str, tower: dict[str, Any]) -> dict[str, Any]:
@@ -267,6 +284,33 @@ def test_a_field_that_is_not_understood_is_refused_wherever_it_stands(model_type
         if part and model_type != "gemma4_unified" and (part == tower_of(model_type) or model_type not in FLAT | ALONE):
             with pytest.raises(SpecError, match="required field is missing"):
                 imported({name: value for name, value in config.items() if name != part})
+
+
+@pytest.mark.grid(2)
+@pytest.mark.parametrize("model_type", NESTED)
+def test_what_speaks_is_counted_as_the_class_has_it(model_type: str) -> None:
+    config = draw(model_type, 0)
+    assert totals(imported(config), 0).params.value == unique_params(live(config)), config
+    compared, silent = 0, imported(config | {"enable_audio_output": False})
+    assert not silent.idle
+    for path in NESTED[model_type]:
+        for field, old in _at(config, path).items():
+            if not isinstance(old, bool | int):
+                continue
+            changed = copy.deepcopy(config)
+            _at(changed, path)[field] = not old if isinstance(old, bool) else 2 * old
+            ours = counted(changed)
+            theirs = live_params(changed) if ours is not None else None
+            if theirs is not None:
+                assert ours == theirs, (path, field)
+                compared += 1
+    assert compared >= FLOOR
+
+
+def _at(config: dict[str, Any], path: str) -> dict[str, Any]:
+    for name in path.split(".") if path else ():
+        config = config[name]
+    return config
 
 
 @pytest.mark.parametrize(("model_type", "change", "field"), [

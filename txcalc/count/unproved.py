@@ -56,6 +56,7 @@ MODELS: Final[Rows] = (
     ("a norm of embeddings without weights", lambda spec: spec.embedding_norm and not spec.embedding_norm_scale),
     ("an autoencoder of images", lambda spec: spec.autoencoder is not None),
     ("alternating updates", lambda spec: spec.altup is not None),
+    ("weights that no run has work for", lambda spec: bool(spec.idle)),
     ("entities that are not there", lambda spec: spec.entities is not None),
     ("residual streams, or scaled", lambda spec: any(s is not None and (s.streams is not None or s.residual_scale)
                                                      for s in (spec, spec.encoder, spec.tower))),

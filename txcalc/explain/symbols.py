@@ -25,11 +25,11 @@ from txcalc.trace.workload import Workload
 
 UNUSED: Final = frozenset({
     "context", "depth", "feature_layers", "counted", "expert_groups", "active_groups", "levels", "attention_levels",
-    "index",
+    "index", "shape", "times",
     *STORAGE})
 """Fields whose numbers are no sizes with a letter: what no program reads, which layers stand side by side, counts
-beside published figures, groups that experts are chosen from, resolutions of an autoencoder, and the layout of stored
-weights."""
+beside published figures, groups that experts are chosen from, resolutions of an autoencoder, what is
+idle, and the layout of stored weights."""
 
 _BLOCK: Final = ("shared_block", "attention", "recurrent", "cross_attention", "feed_forward", "convolution")
 

@@ -232,6 +232,7 @@ def _omni(prefix: str, family: str, *, three: bool) -> Family:
         c.ignore("position_id_per_seconds", "seconds_per_chunk", "user_token_id")
         absent = {"use_sliding_window": False} if three else {}
         text, image = text_of(c, parts[0], **absent), image_of(c, parts[1])
+        text.ignore("shared_expert_intermediate_size")  # the talker's alone
         sound, _ = part_of(c, "audio_config", parts[2], only=True)
         own = family_of(text, "qwen3_moe", ("lm",)).build(text, "lm") if three else _qwen2_text(text, "lm")
         spec = joined(c, kind, own, _qwen3(image) if three else squares(image), text, image, deep=three,

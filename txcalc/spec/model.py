@@ -34,7 +34,7 @@ from txcalc.spec.inputs import (
 from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Dense, FeedForward, Recurrent
 from txcalc.spec.projections import AltUp, Bottleneck, Convolution, LanguageAdapter, check_crossing
 from txcalc.spec.quantization import Quantization, StoredTensors
-from txcalc.spec.tables import Entities, PerLayerEmbedding, TokenTable
+from txcalc.spec.tables import Entities, IdleWeight, PerLayerEmbedding, TokenTable
 
 Architecture = Literal["decoder-only", "encoder-only", "encoder-decoder"]
 
@@ -284,9 +284,8 @@ class Model(Stack):
     pooler: Annotated[Pooler | None, "true: dense and tanh on the first position (BERT)"] = None
     autoencoder: Annotated[Autoencoder | None, "of images into codes, beside the stack"] = None
     entities: Annotated[Entities | None, "what is kept for entities, of which a text has none"] = None
-    contact_head: Annotated[
-        Flag, "a regression on the attention maps of all layers (ESM), beside the forward pass",
-    ] = False
+    idle: Annotated[tuple[IdleWeight, ...], "of parts that no run here has work for: what speaks, or hears"] = ()
+    contact_head: Annotated[Flag, "a regression on all layers' attention maps (ESM), beside the forward pass"] = False
     head: Head = LMHead()
     fused: Annotated[
         tuple[tuple[str, ...], ...], "projections that its files store as one matrix, such as [q, k, v]",

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Literal
 
-from txcalc.spec.base import Activation, Flag, Size, Spec
+from txcalc.spec.base import Activation, Flag, Least, Size, Spec
 from txcalc.spec.errors import FieldError
 
 
@@ -46,3 +46,16 @@ class Entities(Spec):
     rows: Annotated[Size, "entities"]
     width: Annotated[Size, "columns of their table"]
     tied: Annotated[Flag, "the head shares the table"] = True
+
+
+class IdleWeight(Spec):
+    """A weight of a part that no run here has work for, such as one that speaks (Qwen2.5-Omni, arXiv 2503.20215)."""
+
+    name: Annotated[str, Least(1), "where it stands: letters, digits and _"]
+    shape: Annotated[tuple[Size, ...], Least(1)]
+    times: Annotated[Size, "how many there are alike"] = 1
+    kind: Annotated[Literal["linear", "other"], "linear: of a linear layer, which formats of weights pack"] = "other"
+
+    def _check(self) -> None:
+        if not self.name.isidentifier():
+            raise FieldError(("name",), f"must be of letters, digits and _, got {self.name}")

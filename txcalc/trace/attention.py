@@ -52,6 +52,7 @@ class Around(NamedTuple):
     made: tables.Tables | None = None  # the tables of a code
     unread: Number | None = None  # columns that an encoder's output would have, where there is none
     embedded: Tensor | None = None  # what the first layer reads, for blocks that layers share
+    blocks: str = ""  # where these stand
     out: Number | None = None  # columns that attention puts out, where not as many as it reads
 
 

@@ -53,6 +53,13 @@ def adapt(t: Trace, spec: LanguageAdapter, norm: BlockNorm, x: Tensor) -> Tensor
         return ops.add(t, z, y if spec.normed_residual else x)
 
 
+def idle(t: Trace, spec: Model) -> None:
+    """The weights of parts that no run has work for."""
+    for each in spec.idle:
+        with t.scope("idle", component="idle", copies=each.times, active=0, calls=0, repeat=True):
+            t.op(each.name, "linear" if each.kind == "linear" else "elementwise", weights={"weight": each.shape})
+
+
 def entities(t: Trace, spec: Model) -> None:
     """The weights that a model keeps for entities: tables, and of a language model a head."""
     own, d = spec.entities, spec.d_model

@@ -144,6 +144,7 @@ def check(t: Trace) -> None:
         "norms whose scale is an offset": alone and t.code.rms_norm == "offset",
         "DoRA and recomputation by a policy": policy and w.dora is not None,
         "adapters of experts and recomputation by a policy": policy and scaled,
+        "adapters beside weights that no run has work for": bool(w.adapter and t.model.idle),
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
         "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
             w.recompute in ("full", "selective") and _differs(t.model)),

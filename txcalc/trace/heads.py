@@ -50,6 +50,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
         with t.scope("", back=0 if unused else 1):
             pooled = pool(t, spec, x)
     beside.entities(t, spec)
+    beside.idle(t, spec)
     if spec.autoencoder is not None:
         beside.autoencoder(t, spec.autoencoder, spec.d_model)
     if spec.contact_head:

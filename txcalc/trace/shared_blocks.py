@@ -24,10 +24,10 @@ def share(t: Trace, stack: Stack, around: Around, x: Tensor) -> Around:
     blocks = {block.shared_block.index: block for _, block in located_blocks(stack) if block.shared_block is not None}
     for index, block in sorted(blocks.items()):
         assert block.shared_block is not None
-        inside = partial(t.scope, f"shared_blocks.{index}", absolute=True)
+        inside = partial(t.scope, t.path(f"shared_blocks.{index}"), absolute=True)
         with t.scope("", copies=1, calls=0, repeat=True):
             _run(t, block.shared_block, block.norm, around._replace(cached=False), _joined(t, x, x), inside)
-    return around._replace(embedded=x) if blocks else around
+    return around._replace(embedded=x, blocks=t.path("shared_blocks")) if blocks else around
 
 
 def with_shared(t: Trace, block: Sublayers, around: Around, x: Tensor) -> Tensor:
@@ -41,7 +41,7 @@ def with_shared(t: Trace, block: Sublayers, around: Around, x: Tensor) -> Tensor
             ops.linear(t, "up", ops.linear(t, "down", x, own.rank or 0), width)
 
     with t.scope("shared"):
-        inside = partial(t.scope, f"shared_blocks.{own.index}", copies=0, absolute=True)
+        inside = partial(t.scope, f"{around.blocks}.{own.index}", copies=0, absolute=True)
         y = _run(t, own, block.norm, around, _joined(t, x, around.embedded), inside, adapt)
         return ops.add(t, x, ops.linear(t, "projection", y, x.shape[-1]))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from txcalc.spec.layers import Dense as DensePlan
     from txcalc.spec.model import Model, Resampler
     from txcalc.spec.projections import LanguageAdapter
+    from txcalc.spec.tables import IdleWeight
 
 
 class Adapters(nn.Module):
@@ -162,6 +164,21 @@ class EntityWeights(nn.Module):
             self.dense, self.head_norm = nn.Linear(d, own.width), nn.LayerNorm(own.width)
             self.head = None if own.tied else nn.Linear(own.width, own.rows, bias=False)
             self.head_bias = nn.Parameter(torch.zeros(own.rows))
+
+
+class IdleWeights(nn.Module):
+    """Weights that nothing reads, each under its name."""
+
+    def __init__(self, plan: tuple[IdleWeight, ...]) -> None:
+        super().__init__()
+        for each in plan:
+            self.add_module(each.name, Repeated(partial(_Weight, each.shape), each.times))
+
+
+class _Weight(nn.Module):
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(shape))
 
 
 class InstructionWeights(nn.Module):

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from txcalc.check.reference.beside import AutoencoderWeights, EntityWeights
+from txcalc.check.reference.beside import AutoencoderWeights, EntityWeights, IdleWeights
 from txcalc.check.reference.crossing import CrossAttention
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dense
 from txcalc.check.reference.losses import (
@@ -216,6 +216,7 @@ class Top(nn.Module):
         self.pooler = build_pooler(model.pooler, model.norm, width, self.unpatched, options)
         vector = width if self.pooler is None else self.pooler.width
         self.entities = None if model.entities is None else EntityWeights(model)
+        self.idle = IdleWeights(model.idle) if model.idle else None
         plan = model.autoencoder
         self.autoencoder = None if plan is None else AutoencoderWeights(plan, model.d_model)
         if model.contact_head:

@@ -24,7 +24,8 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
         "embedding_projection_bias", "embedding_span", "embedding_scale", "per_layer_embedding", "altup", "encoder",
         "source_vocab",
-        "unread_memory", "unused_table", "tower", "pooler", "autoencoder", "entities", "contact_head", "head",
+        "unread_memory", "unused_table", "tower", "pooler", "autoencoder", "entities", "idle", "contact_head",
+        "head",
         *STORAGE,
     },
     model.Stack: _STACK,
@@ -57,6 +58,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     autoencoder.Autoencoder: set(autoencoder.Autoencoder.names()),
     autoencoder.Generation: set(autoencoder.Generation.names()),
     tables.Entities: {"rows", "width", "tied"},
+    tables.IdleWeight: {"name", "shape", "times", "kind"},
     layers.MLA: {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
         "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm", "joint",
