@@ -253,7 +253,7 @@ class Sharding:
                 reduced, made = made, self._made(unit, "sharded gradients", own * STORED)
                 live.allocate(unit.op.path, [made])
                 if self._replicated:
-                    self._reducing.append(_often(reduced, [edge for edge, _, _ in live.open]))
+                    self._reducing.append(_often(reduced, live.open))
                 else:
                     live.release([reduced])
             made.what, made.group = "sharded gradients", "gradients"
