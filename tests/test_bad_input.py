@@ -134,7 +134,7 @@ def test_labels_without_names_say_what_is_wanted(table: object, got: str) -> Non
 @pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
 def test_no_cell_is_a_formula(start: str) -> None:
     formula = f"{start}cmd|' /C calc'!A0"
-    text = _csv([Data(["name", "change"], [[formula, -5], ["plain", -0.5], [None, 7]])])
+    text = _csv(None, [Data(["name", "change"], [[formula, -5], ["plain", -0.5], [None, 7]])])
     read = list(csv.reader(io.StringIO(text, newline="")))
     harmless = "'" + formula.replace("\r", " ")
     assert read == [["name", "change"], [harmless, "-5"], ["plain", "-0.5"], ["", "7"]]

@@ -188,7 +188,7 @@ def test_layouts_of_so_many_devices() -> None:
         assert alone.fits == each.fits
         assert alone.peak.bytes == each.bytes or (each.kind == "bound" and alone.peak.bytes > each.bytes)
     assert found.peak.bytes == found.layouts[0].bytes
-    short, whole = (terminal.write(list(capacity.blocks(found)), terminal.Screen(), detail) for detail in (1, 2))
+    short, whole = (terminal.write(None, list(capacity.blocks(found)), terminal.Screen(), detail) for detail in (1, 2))
     others = sum(each.fits for each in found.layouts) - 12
     assert short.count("\n--") == 12 and whole.count("\n--") == len(found.layouts) > 12
     assert f"\n{others} others fit, {len(found.layouts) - 12 - others} are too much: -v\n" in short

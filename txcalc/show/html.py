@@ -20,6 +20,7 @@ from txcalc.show import blocks as b
 from txcalc.show import svg, writers
 from txcalc.show.markup import Html, html, join, tag
 from txcalc.show.mathml import mathml
+from txcalc.show.terminal import Screen
 
 _POLICY: Final = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 _LINK: Final = re.compile(r"(?P<url>https?://[^\s,;)>\"']+[^\s,;.)>\"'])|(?<=\()(?P<flag>--[a-z-]+)(?=\)$)")
@@ -30,7 +31,7 @@ _LONG: Final = 12
 """A table behind the numbers that has more rows is folded."""
 
 
-def write(blocks: Iterable[b.Block], document: Part) -> str:
+def write(document: Part, blocks: Iterable[b.Block], screen: Screen, detail: int) -> str:
     """The whole file: every block, the document, and the command that made it."""
     found = list(blocks)
     title = next(block.heading for block in found if isinstance(block, b.Title))

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final
 
+import txcalc
+from txcalc.document import Part
 from txcalc.show import blocks as b
+from txcalc.show.terminal import Screen
 
 _SPECIAL: Final = str.maketrans({
     **{c: f"\\{c}" for c in "&%$#_{}"}, "~": r"\textasciitilde{}", "^": r"\textasciicircum{}",
@@ -14,15 +17,14 @@ _SPECIAL: Final = str.maketrans({
 })
 
 
-def write(blocks: Iterable[b.Block], made_by: str, detail: int = 1) -> str:
-    """The blocks as LaTeX. ``made_by`` stands in the first comment."""
-    parts = [part for block in blocks if block.level <= detail for part in _parts(block, made_by)]
-    return "\n".join(parts)
+def write(document: Part, blocks: Iterable[b.Block], screen: Screen, detail: int) -> str:
+    """The blocks as LaTeX; the program's version stands in the first comment."""
+    return "\n".join(part for block in blocks if block.level <= detail for part in _parts(block))
 
 
-def _parts(block: Any, made_by: str) -> Iterator[str]:
+def _parts(block: Any) -> Iterator[str]:
     if isinstance(block, b.Title):
-        lines = (f"{block.heading}; made by {made_by}", *block.below)
+        lines = (f"{block.heading}; made by txcalc {txcalc.__version__}", *block.below)
         yield "".join(f"% {b.printable(line)}\n" for line in lines)
     elif isinstance(block, b.Notes):
         yield "".join(f"% {b.printable(b.plain(item))}\n" for item in block.items)

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from txcalc.document import Part
 from txcalc.show import blocks as b
+from txcalc.show.terminal import Screen
 
 
-def write(blocks: Iterable[b.Block], notation: str = "unicode", detail: int = 1) -> str:
-    """The blocks as Markdown; formulas in ``notation``, LaTeX between dollar signs."""
-    parts = (part for block in blocks if block.level <= detail for part in _parts(block, notation))
+def write(document: Part, blocks: Iterable[b.Block], screen: Screen, detail: int) -> str:
+    """The blocks as Markdown; formulas in the screen's notation, LaTeX between dollar signs."""
+    parts = (part for block in blocks if block.level <= detail for part in _parts(block, screen.notation))
     return "\n\n".join(filter(None, parts)) + "\n"
 
 

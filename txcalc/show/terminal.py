@@ -11,6 +11,7 @@ import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
+from txcalc.document import Part
 from txcalc.show import blocks as b
 
 _CODES: Final[dict[b.Style, str]] = {"bold": "1", "dim": "2", "red": "31"}
@@ -47,7 +48,7 @@ class Screen(NamedTuple):
         return f"\x1b[{_CODES[style]}m{shown}\x1b[0m" if self.color and style and shown.strip() else shown
 
 
-def write(blocks: Iterable[b.Block], screen: Screen, detail: int = 1) -> str:
+def write(document: Part | None, blocks: Iterable[b.Block], screen: Screen, detail: int = 1) -> str:
     """The blocks as text. ``detail``: 0 the numbers alone, 1 as usual, 2 and 3 all behind them."""
     found: list[str] = []
     last: Any = None

@@ -33,32 +33,9 @@ def write(document: Part, blocks: Iterable[Block], form: str, screen: Screen, de
 
     Only the table looks at the width of the screen. Raises ``SpecError`` for what cannot be written as YAML.
     """
-    return FORMATS[form].write(document, blocks, screen, detail)
-
-
-def _table(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
-    from txcalc.show import terminal
-
-    return terminal.write(blocks, screen, detail)
-
-
-def _markdown(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
-    from txcalc.show import markdown
-
-    return markdown.write(blocks, screen.notation, detail)
-
-
-def _html(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
-    from txcalc.show import html
-
-    return html.write(blocks, document)
-
-
-def _latex(document: Part, blocks: Iterable[Block], screen: Screen, detail: int) -> str:
-    import txcalc
-    from txcalc.show import latex
-
-    return latex.write(blocks, f"txcalc {txcalc.__version__}", detail)
+    how = FORMATS[form].write
+    writer: Writer = import_module(f"txcalc.show.{how}").write if isinstance(how, str) else how
+    return writer(document, blocks, screen, detail)
 
 
 def json(data: dict[str, Any]) -> str:
@@ -79,7 +56,7 @@ def yaml(data: dict[str, Any]) -> str:
         raise SpecError(f"cannot be written as YAML: {error}; use JSON") from None
 
 
-def _csv(blocks: Iterable[Block]) -> str:
+def _csv(document: Part, blocks: Iterable[Block], *_: Any) -> str:
     """The rows of the answer's data under its columns; None is an empty cell.
 
     Text that a spreadsheet would run as a formula, such as a model called ``=cmd()``, has an apostrophe before it.
@@ -104,25 +81,28 @@ def _harmless(value: object) -> object:
     return f"'{text}" if value.startswith(_FORMULA) else text
 
 
+Writer = Callable[["Part", "Iterable[Block]", "Screen", int], str]
+
+
 class Format(NamedTuple):
-    """A format: its writer, and the suffixes of its files.
+    """A format: its writer, or the module here whose ``write`` it is, and the suffixes of its files.
 
     ``machine``: the document alone is written, without blocks. ``whole``: all that is behind the numbers is in it.
     """
 
-    write: Callable[[Part, Iterable[Block], Screen, int], str]
+    write: Writer | str
     suffixes: tuple[str, ...]
     machine: bool = False
     whole: bool = False
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "table": Format(_table, (".txt",)),
+    "table": Format("terminal", (".txt",)),
     "json": Format(lambda document, *_: json(document.to_data()), (".json",), machine=True),
     "yaml": Format(lambda document, *_: yaml(document.to_data()), (".yaml", ".yml"), machine=True),
-    "csv": Format(lambda document, blocks, *_: _csv(blocks), (".csv",)),
-    "md": Format(_markdown, (".md",)),
-    "html": Format(_html, (".html", ".htm"), whole=True),
-    "latex": Format(_latex, (".tex",)),
+    "csv": Format(_csv, (".csv",)),
+    "md": Format("markdown", (".md",)),
+    "html": Format("html", (".html", ".htm"), whole=True),
+    "latex": Format("latex", (".tex",)),
 }
 SUFFIXES: Final = {suffix: name for name, each in FORMATS.items() for suffix in each.suffixes}
