@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from txcalc.trace import cache, curves, norms, ops, parts
 from txcalc.trace.autocast import widest
 from txcalc.trace.cores import FLASH_WIDEST, Core, Heads, Kernel, add_bias, attend, choose, context_of, pads, scores_of
+from txcalc.trace.ops import made
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
-from txcalc.trace.tables import Tables, integers, made, pairs, rebound, scored
+from txcalc.trace.tables import Tables, pairs, rebound, scored
 from txcalc.trace.tensors import Gradient, Number, Role, Tensor
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
         repeated = not same(core.heads.keys, heads.keys)
         if caches and given.bias is not None and t.workload.room is not None and (
                 source is not x or t.size(t.workload.past) != 0):
-            t.hold(integers(t, "past"))  # how much a static cache holds
+            t.hold(made(t, "past"))  # how much a static cache holds
         in_front = pads(t, kernel, heads) or (kernel == "math" and heads.grouped)
         copied = kernel in ("eager", "math")
         in_front = in_front or (t.code.copies_heads and kernel == "flash" and t.workload.kernels == "cuda")
@@ -290,7 +291,7 @@ def _bias_mask(
     with t.frame():
         if core.span.masks:
             shape = (shape[0], n, n) if mask is None else (b, *shape)
-            seen = mask or t.hold(pairs(t, n, n, *(integers(t, name, n) for _ in range(2))))
+            seen = mask or t.hold(pairs(t, n, n, *(made(t, name, n) for _ in range(2))))
             reads = (seen, bias, made(t, name, role=bias.made))
             y = t.tensor(*shape, role=bias.made, label=bias.label)
             bias = t.hold(t.op(name, "where", saves=(seen,), reads=reads, writes=(y,),

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from txcalc.trace import cache, norms, ops, tables
 from txcalc.trace.cores import Core
+from txcalc.trace.ops import made
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import several
-from txcalc.trace.tables import Tables, integers, made
+from txcalc.trace.tables import Tables
 from txcalc.trace.tensors import Gradient, Number, Role, Tensor
 
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ def target_ids(t: Trace) -> Tensor:
     """``shift_tokens_right``: labels (b, n) moved by one, without what says that they are padding."""
     b, n = t.workload.batch, t.workload.seq
     with t.frame():
-        ids = t.hold(integers(t, "shift", b, n))
-        integers(t, "shift", b, n - 1)
+        ids = t.hold(made(t, "shift", b, n))
+        made(t, "shift", b, n - 1)
         made(t, "shift", b, n, role=Role.BOOL, of=ids)
     return ids
 
@@ -57,16 +58,16 @@ def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, 
         bias = partial(biased, position=stack.position, found={}, causal=causal, path=t.path("")[:-1])
     else:
         if causal:
-            positions = integers(t, "positions", n, of=integers(t, "positions", n))
+            positions = made(t, "positions", n, of=made(t, "positions", n))
             if t.code.pads:
                 t.hold(positions)
                 if caches and t.workload.room is not None and t.size(t.workload.past) != 0:
-                    t.hold(integers(t, "padding"))  # how much is seen then
+                    t.hold(made(t, "padding"))  # how much is seen then
                 with t.frame():  # of ones, which say that nothing is padding
                     t.hold(made(t, "padding", b, n + (t.workload.past if caches else 0), role=Role.FLOAT32))
                     mask = tables.padded(t, b, n, keys, None, x.made, whole=True)
         if positions is not None and not t.code.pads:
-            positions = t.hold(integers(t, "positions", b, n, of=positions))
+            positions = t.hold(made(t, "positions", b, n, of=positions))
         if not t.received(x):
             places = _places(t, stack, x, positions)
             x = ops.add(t, x, places if stack.position.kind == "sinusoidal" else t.hold(places))
@@ -85,20 +86,20 @@ def opened(t: Trace, stack: Stack, x: Tensor, *, causal: bool) -> tuple[Tensor, 
 # ---------------------------------------------------------------- positions and masks
 
 
-def _places(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor:
-    """Rows of a table: for the indices (n,) of positions that are ``made``, or for those of a stack that sees all."""
+def _places(t: Trace, stack: Stack, x: Tensor, given: Tensor | None) -> Tensor:
+    """Rows of a table: for the indices (n,) of positions that are ``given``, or for those of a stack that sees all."""
     (b, n, width), position, name = x.shape, stack.position, "positions"
     assert position.kind in ("learned", "sinusoidal")
-    if made is None and position.kind == "sinusoidal":
-        made = t.hold(integers(t, name, n))
-        return ops.embedding(t, "position_embedding", made, position.size, width, frozen=True)
+    if given is None and position.kind == "sinusoidal":
+        given = t.hold(made(t, name, n))
+        return ops.embedding(t, "position_embedding", given, position.size, width, frozen=True)
     with t.frame():
-        if made is None:
-            ids = integers(t, name, b, n, of=t.hold(integers(t, name, n)))
+        if given is None:
+            ids = made(t, name, b, n, of=t.hold(made(t, name, n)))
         elif t.code.pads:
-            ids = integers(t, name, n, of=made)
+            ids = made(t, name, n, of=given)
         else:
-            return _gathered(t, made, position.size, width)
+            return _gathered(t, given, position.size, width)
         ids = ids if several(t, b) else ids.view(1, n)
         return ops.embedding(t, "position_embedding", ids, position.size, width)
 
@@ -151,7 +152,7 @@ def _bias(
     """``compute_bias``: a table (buckets, heads) looked up by every distance, to (heads, queries, keys)."""
     name = "relative_bias"
     with t.frame():
-        places = (t.hold(integers(t, name, queries, of=integers(t, name, queries))), t.hold(integers(t, name, keys)))
+        places = (t.hold(made(t, name, queries, of=made(t, name, queries))), t.hold(made(t, name, keys)))
         apart = t.tensor(queries, keys, role=Role.INDEX, label="distances", grad=False)
         t.op(name, "elementwise", reads=places, writes=(t.hold(apart),))
         with t.frame():

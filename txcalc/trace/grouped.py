@@ -6,6 +6,7 @@ rows sorted by expert, and the weights of all experts.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import SpecError
@@ -88,7 +89,7 @@ def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
     if any(size is not None and size % unit for size in map(t.size, (d, spec.d_ff))):
         raise SpecError(f"F.grouped_mm wants d_model and d_ff of experts in multiples of {unit}",
                         field="implementation")
-    sets = (spec.experts,)
+    sets, integers = (spec.experts,), partial(ops.made, t, label="row index")
     with t.frame(tokens, weights, chosen):
         with t.scope("experts", copies=spec.experts, active=a, repeat=True, within="experts"):
             down = low_rank.summed(t, ("down",), *sets, d, spec.d_ff)
@@ -96,12 +97,12 @@ def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
         ranks, order = (t.hold(t.tensor(rows, role=Role.INDEX, label=label, grad=False))
                         for label in ("sorted", "order"))
         t.op("permute", "elementwise", reads=(chosen,), writes=(ranks, order))
-        own = _integers(t, "permute", order, rows)
+        own = integers("permute", rows, of=order)
         selected = t.hold(parts.take_rows(t, "permute", tokens, own))
         own_weights = t.hold(parts.take_rows(t, "permute_weights", weights.view(rows), order))
-        counted = t.hold(_integers(t, "counts", ranks, rows, Role.COUNT))
-        each = t.hold(_integers(t, "counts", counted, spec.experts, Role.COUNT))
-        bounds = (t.hold(_integers(t, "counts", each, spec.experts, Role.COUNT)),)
+        counted = t.hold(integers("counts", rows, of=ranks, role=Role.COUNT))
+        each = t.hold(integers("counts", spec.experts, of=counted, role=Role.COUNT))
+        bounds = (t.hold(integers("counts", spec.experts, of=each, role=Role.COUNT)),)
         with t.scope("experts", copies=spec.experts, active=a, repeat=True, within="experts"):
             wide = ops.linears(t, selected, {"gate": (spec.d_ff, ""), "up": (spec.d_ff, "")}, bias=spec.bias.up,
                                sets=sets, bounds=bounds, read=both())
@@ -111,15 +112,9 @@ def experts(t: Trace, spec: MoE, tokens: Tensor, weights: Tensor, chosen: Tensor
             y = t.hold(ops.linears(t, h, {"down": (d, "down")}, bias=spec.bias.down, sets=sets, bounds=bounds,
                                    read=down()))
         weighted = ops.multiply(t, "combine", y, own_weights.view(rows, 1), broadcast=True)
-        back = t.hold(_integers(t, "unpermute", order, rows))
-        _integers(t, "unpermute", back, rows)
+        back = t.hold(integers("unpermute", rows, of=order))
+        integers("unpermute", rows, of=back)
         restored = t.hold(parts.take_rows(t, "unpermute", weighted, back))
         by_token = ops.view(t, "combine", restored, n, a, d, copied=several(t, n, a))
         mixed = t.hold(parts.sum_of(t, "combine", by_token, n, d, label="mixed experts"))
         return ops.cast(t, "combine", mixed, tokens.role)
-
-
-def _integers(t: Trace, name: str, of: Tensor, count: Number, role: Role = Role.INDEX) -> Tensor:
-    """Integers made of others."""
-    y = t.tensor(count, role=role, label="row index", grad=False)
-    return t.op(name, "elementwise", reads=(of,), writes=(y,))

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from functools import partial
 from math import prod
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
@@ -16,8 +17,12 @@ from txcalc.trace.sizes import Product, several
 from txcalc.trace.tensors import Gradient, Number, Role, Tensor
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from txcalc.spec.inputs import LMHead
     from txcalc.spec.model import Model
+
+_made: Final[Callable[..., Tensor]] = partial(ops.made, kind="loss")
 
 
 class Scores(NamedTuple):
@@ -142,7 +147,7 @@ def _chunked(t: Trace, name: str, logits: tuple[Tensor, ...]) -> Tensor:
     targets = _targets(t, b, sum(lengths))
     with t.frame(targets):
         count = t.hold(_counted(t, name, targets))
-        labels = [t.hold(_made(t, name, b * n, role=Role.INDEX, label="labels", of=targets)
+        labels = [t.hold(_made(t, name, b * n, label="labels", of=targets)
                          if several(t, b, n, len(logits)) else t.alias(targets, b * n)) for n in lengths]
         total: Tensor | None = None
         for each, wanted in zip(logits, labels, strict=True):
@@ -159,7 +164,7 @@ def _chunked(t: Trace, name: str, logits: tuple[Tensor, ...]) -> Tensor:
 
 def _counted(t: Trace, name: str, targets: Tensor) -> Tensor:
     """The number of targets that are not ignored."""
-    return _made(t, name, role=Role.INDEX, label="number of targets", of=_mask(t, name, targets))
+    return _made(t, name, label="number of targets", of=_mask(t, name, targets))
 
 
 def _mask(t: Trace, name: str, targets: Tensor) -> Tensor:
@@ -209,7 +214,7 @@ def _fused(t: Trace, name: str, spec: Model, head: LMHead, x: Tensor) -> Tensor:
         gradients = [ops.to(x.view(rows, d)), *(ops.of_weight(path, *shape) for path, shape in trained.items())]
         made = [t.hold(_made(t, name, *g.shape, role=g.role, label="gradients")) for g in gradients]
         losses = t.hold(_made(t, name, rows, role=Role.FLOAT32, label="losses"))
-        _made(t, name, role=Role.INDEX, label="number of targets", of=t.hold(_mask(t, name, _targets(t, *lead))))
+        _made(t, name, label="number of targets", of=t.hold(_mask(t, name, _targets(t, *lead))))
         with t.frame():
             if t.workload.precision == "amp":
                 under_autocast(step, first=True)
@@ -239,11 +244,6 @@ def chunk_rows(t: Trace, rows: Number, width: Number, classes: Number) -> Number
     if n is None or d is None or v is None:
         return rows
     return min(1 << (-(-n // -(-v // d)) - 1).bit_length(), n)
-
-
-def _made(t: Trace, name: str, *shape: Number, role: Role, label: str, of: Tensor | None = None) -> Tensor:
-    y = t.tensor(*shape, role=role, label=label, grad=False)
-    return t.op(name, "loss", reads=() if of is None else (of,), writes=(y,))
 
 
 # ---------------------------------------------------------------- contrasts

@@ -294,6 +294,15 @@ def elementwise(
     return t.op(name, kind, saves=keeps, reads=(x,), writes=(out, *others), backward=steps)
 
 
+def made(
+    t: Trace, name: str, *shape: Number, role: Role = Role.INDEX, of: Tensor | tuple[Tensor, ...] = (), label: str = "",
+    kind: Name = "elementwise",
+) -> Tensor:
+    """A tensor without a gradient, integers if nothing is said, of nothing or of others."""
+    return t.op(name, kind, reads=(of,) if isinstance(of, Tensor) else of,
+                writes=(t.tensor(*shape, role=role, label=label or name, grad=False),))
+
+
 def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:
     """A new tensor of the shape of ``x``, in another role where one is given."""
     return t.tensor(*x.shape, role=x.made if role is None else role, label=label, scores=x.scores, grad=x.grad)

@@ -27,9 +27,9 @@ def through(t: Trace, experts: Experts, rows: Tensor, chosen: Tensor, *, apart: 
     """
     n, a = chosen.shape
     order = t.hold(_order(t, "permute", chosen))
-    index = order if apart else _integers(t, "permute", order, n * a)
+    index = order if apart else ops.made(t, "permute", n * a, of=order, label="row index")
     rows = t.hold(parts.take_rows(t, "permute", rows, index))
-    _integers(t, "counts", chosen, experts.count)
+    ops.made(t, "counts", experts.count, of=chosen, label="row index")
     rows = split.exchange(t, "dispatch", rows)
     y = ops.gathered(t, "outputs", (_run(t, experts, rows, a),), n * a, experts.width, label="expert outputs")
     y = t.hold(split.exchange(t, "collect", y))
@@ -104,9 +104,3 @@ def _order(t: Trace, name: str, index: Tensor) -> Tensor:
                      for label in ("sorted", "order"))
     t.op(name, "elementwise", reads=(index,), writes=(values, order))
     return order
-
-
-def _integers(t: Trace, name: str, index: Tensor, count: Number) -> Tensor:
-    """Integers made of an index: a quotient, a count of each."""
-    y = t.tensor(count, role=Role.INDEX, label="row index", grad=False)
-    return t.op(name, "elementwise", reads=(index,), writes=(y,))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from txcalc.spec.facts import first_attention, located_blocks
 from txcalc.trace import cache, ops, parts
 from txcalc.trace.cores import Core, added_mask
+from txcalc.trace.ops import made
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import same, several
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -31,7 +32,7 @@ def positions(t: Trace, n: Number) -> Tensor:
     """The indices of positions, with those before them added; of sequences of unequal lengths they are given."""
     if t.workload.padded or t.workload.beams:
         return parts.given(t, "given positions", n)
-    return integers(t, "positions", n, of=integers(t, "positions", n))
+    return made(t, "positions", n, of=made(t, "positions", n))
 
 
 def tables(
@@ -62,27 +63,15 @@ def tables(
     return x, Tables(masks, rotary)
 
 
-def made(t: Trace, name: str, *shape: Number, role: Role, of: Tensor | None = None) -> Tensor:
-    """A tensor without a gradient, of nothing or of another."""
-    y = t.tensor(*shape, role=role, label=name, grad=False)
-    return t.op(name, "elementwise", reads=() if of is None else (of,), writes=(y,))
-
-
-def integers(t: Trace, name: str, *shape: Number, of: Tensor | None = None) -> Tensor:
-    """Integers of nothing or of another tensor."""
-    return made(t, name, *shape, role=Role.INDEX, of=of)
-
-
 def packed(t: Trace, positions: Tensor, b: Number, n: Number) -> None:
     """``find_packed_sequence_indices``: whether all tokens of a row are of one sequence."""
     name = "packed"
     with t.frame():
-        first = t.hold(integers(t, name, b, 1, of=positions))
-        joined = t.op(name, "elementwise", reads=(positions, first),
-                      writes=(t.tensor(b, n + 1, role=Role.INDEX, label=name, grad=False),))
-        steps = t.hold(integers(t, name, b, n, of=joined))
+        first = t.hold(made(t, name, b, 1, of=positions))
+        joined = made(t, name, b, n + 1, of=(positions, first))
+        steps = t.hold(made(t, name, b, n, of=joined))
         jumps = made(t, name, b, n, role=Role.BOOL, of=steps)
-        sums = t.hold(integers(t, name, b, n, of=jumps))
+        sums = t.hold(made(t, name, b, n, of=jumps))
         with t.frame():
             equal = t.hold(made(t, name, b, role=Role.BOOL, of=sums))
             t.hold(made(t, name, role=Role.BOOL, of=equal))
@@ -128,14 +117,13 @@ def _asked(t: Trace, n: Number, keys: Number, window: Number | None, there: Tens
     def asked(found: Tensor) -> bool:
         """``fast_all``."""
         with t.frame(found):
-            made(t, name, role=Role.BOOL, of=integers(t, name, of=found))
+            made(t, name, role=Role.BOOL, of=made(t, name, of=found))
         return whole
 
     with t.frame():
         if t.size(keys) != t.size(there.shape[-1]):
-            places = t.hold(integers(t, name, keys, of=integers(t, name, keys)))
-            there = t.hold(t.op(name, "elementwise", reads=(there, places),
-                                writes=(t.tensor(b, keys, role=Role.BOOL, label=name, grad=False),)))
+            places = t.hold(made(t, name, keys, of=made(t, name, keys)))
+            there = t.hold(made(t, name, b, keys, role=Role.BOOL, of=(there, places)))
         if _reaches(t, keys, window):
             return False
         if (not several(t, n) or same(n, keys)) and asked(there):
@@ -165,14 +153,14 @@ def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, t
     name = "causal"
     with t.frame():
         for length in (b, 1):
-            t.hold(integers(t, name, length))
-        rows, columns = (t.hold(integers(t, name, size, of=integers(t, name, size))) for size in (n, keys))
+            t.hold(made(t, name, length))
+        rows, columns = (t.hold(made(t, name, size, of=made(t, name, size))) for size in (n, keys))
         all_of = () if there is None else (made(t, name, role=Role.BOOL),)
         if window is None:
             seen = pairs(t, n, keys, rows, columns)
         else:
             ones = made(t, name, role=Role.BOOL)
-            near = pairs(t, n, keys, integers(t, name, n, of=rows), columns)
+            near = pairs(t, n, keys, made(t, name, n, of=rows), columns)
             both = pairs(t, n, keys, ones, near)
             seen = pairs(t, n, keys, both, pairs(t, n, keys, rows, columns))
         if there is None:
