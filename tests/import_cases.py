@@ -407,9 +407,18 @@ def nested(case: dict[str, list[Any]]) -> dict[str, list[Any]]:
 
 
 _ADAPTED = {f"{part}_config": [{"adapter_out_dim": 32}] for part in ("vision", "audio")}
+_SENSES: dict[str, list[Any]] = {
+    "vision_config": [{"hidden_size": width, "intermediate_size": 17, "num_hidden_layers": layers, "image_size": 24,
+                       "num_attention_heads": 2, "num_channels": colours, "patch_size": patch}
+                      for width, layers, colours, patch in ((12, 1, 1, 5), (20, 3, 3, 6))],
+    "audio_config": [{"hidden_size": 16, "intermediate_size": 17, "num_blocks": blocks, "num_attention_heads": 4,
+                      "depthwise_multiplier": deep, "kernel_size": kernel, "input_size": bins, "time_reduction": steps,
+                      "bias_max_distance": 9, "bias_symmetric": blocks > 1, "nemo_conv_channels": 6,
+                      "downsample_rate": deep, "ext_pw_out_channel": 16, "depthwise_separable_out_channel": 16}
+                     for blocks, deep, kernel, bins, steps in ((1, 2, 3, 11, 2), (3, 1, 5, 16, 4), (2, 1, 3, 13, 8))]}
 WHOLE = {**{f"musicgen{kind}": {"decoder": nested(CASES[f"musicgen{kind}_decoder"])["text_config"]}
             for kind in ("", "_melody")},
-         "emu3": nested(LLAMA | {"pad_token_id": [0]}),
+         "phi4_multimodal": CASES["phi3"] | _SENSES, "emu3": nested(LLAMA | {"pad_token_id": [0]}),
          "dots3_note": nested(CASES["dots3_note_text"] | {"hidden_size": [32]}) | _ADAPTED}
 """Of types whose text alone is read: its fields vary, those beside it are no one's."""
 CASES |= {name: listed_case(name) for name, row in FAMILIES.items()

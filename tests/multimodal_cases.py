@@ -415,7 +415,40 @@ NESTED: dict[str, dict[str, Values]] = {
             **{k: v for k, v in _LAYERS.items() if k != "vocab_size"}, "codebook_size": [13], "num_quantizers": [3, 4],
             "attention_bias": [True, False], "upsample_rates": [[3, 2], [4, 3, 2]], "upsampling_ratios": [[2], [2, 3]],
             "decoder_dim": [16, 24]}},
+    **{name: {
+        "": {"tie_word_embeddings": [True, False], "downsample_rate": [2, 3], "window_size": [6, 7]},
+        "text_config": text("granite")[0],
+        "encoder_config": {
+            "input_dim": [11], "num_layers": [1, 3], "hidden_dim": [12, 20], "feedforward_mult": [2, 3],
+            "output_dim": [7], "num_heads": [2, 4], "dim_head": [None, 5], "context_size": [4], "max_pos_emb": [5, 8],
+            "conv_kernel_size": [3, 5], "conv_expansion_factor": [1, 2]},
+        "projector_config": {
+            "model_type": ["blip_2_qformer"], "hidden_size": [16, 24], "encoder_hidden_size": [12],
+            "num_hidden_layers": [1, 3], "num_attention_heads": [2, 4], "intermediate_size": [17, 19],
+            "cross_attention_frequency": [1, 2]},
+    } for name in ("granite_speech", "granite_speech_plus")},
+    "mllama": {
+        "": {"image_token_index": [7]},
+        "text_config": {"model_type": ["mllama_text_model"], **TEXTS["mllama_text_model"]},
+        "vision_config": {
+            "hidden_size": [12, 20], "num_hidden_layers": [3], "num_global_layers": [1, 2], "attention_heads": [2, 4],
+            "num_channels": [1, 3], "intermediate_size": [17], "vision_output_dim": [24, 36], **EVEN,
+            "supported_aspect_ratios": [[[1, 1], [1, 2]], [[1, 1], [2, 1], [3, 1]]], "max_num_tiles": [2, 3],
+            "intermediate_layers_indices": [[1]]}},
+    "kyutai_speech_to_text": {
+        "": {"vocab_size": [43], "codebook_vocab_size": [9], "num_codebooks": [2, 4], "hidden_size": [24],
+             "num_hidden_layers": [1, 3], "num_attention_heads": [4], "num_key_value_heads": [2, 4], "head_dim": [6, 8],
+             "ffn_dim": [18, 38], "sliding_window": [5, 40], "max_position_embeddings": [97], "pad_token_id": [3],
+             "audio_pad_token_id": [5]},
+        "codec_config": {
+            "model_type": ["mimi"], "audio_channels": [1, 2], "hidden_size": [12, 16], "num_filters": [4, 8],
+            "num_residual_layers": [1, 2], "upsampling_ratios": [[3, 2], [2, 2, 3]], "kernel_size": [5, 7],
+            "last_kernel_size": [3], "residual_kernel_size": [3, 5], "compress": [2], "upsample_groups": [2, 4],
+            "vector_quantization_hidden_dimension": [8, 12], "use_conv_shortcut": [True, False],
+            "num_hidden_layers": [1, 3], "intermediate_size": [17], "num_attention_heads": [2],
+            "num_key_value_heads": [1, 2], "head_dim": [None, 6], "frame_rate": [None, 12.5],
+            "sampling_rate": [150, 24000], "attention_bias": [True, False]}},
 }
-"""What speaks beside a thinker, by the path of its configuration."""
+"""Parts that no run has work for and what stands beside them, by the path of each configuration."""
 SAME_LENGTHS = {"enc_channels": ("enc_kernel_sizes", "enc_dilations"), "upsample_rates": ("upsample_kernel_sizes",)}
 """Lists that are as long as another."""

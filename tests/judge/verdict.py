@@ -80,6 +80,7 @@ def judge(model_type: str, draws: int = 12) -> Verdict:
         return Verdict("unknown", "read, but nothing draws it")
     compared: Counter[str] = Counter()
     refused: SpecError | None = None
+    alone = ""
     for seed in range(draws):
         config = draw(NAMED_OTHERWISE.get(model_type, model_type), seed) | {"model_type": model_type}
         model = live(config)
@@ -90,13 +91,14 @@ def judge(model_type: str, draws: int = 12) -> Verdict:
         except SpecError as error:
             refused = error
             continue
+        alone = "what sees, hears or speaks counts as weights alone, of which no run has any" if spec.idle else alone
         for name, ours, theirs in measured(config, spec, model):
             if ours != theirs:
                 return Verdict("wrong", f"{name}: {_difference(ours, theirs)}, draw {seed}", compared)
             compared[name] += 1
     if not compared:
         return Verdict("refused", str(refused) if refused else "no draw can be built")
-    return Verdict("exact", f"refused among them: {refused.field}: {refused.message}" if refused else "", compared)
+    return Verdict("exact", f"refused among them: {refused.field}: {refused.message}" if refused else alone, compared)
 
 
 def _as_recorded(model_type: str) -> Verdict:

@@ -64,9 +64,17 @@ def component(spec: Fields, path: str) -> Component:
     if where[:2] == ["projector", "resampler"]:
         fields, where = fields["resampler"], where[2:]
     groups = fields.get("groups") if where[0] == "layers" and len(where) > 3 else None
-    block: Fields = groups[int(where[1])]["blocks"][int(where[2])] if groups else fields
+    block = _block(groups, where) if groups else fields
     return Component(stack, where, block, _called(where, fields, block, spec["head"]), _reach(block),
                      any(map(_reach, blocks(fields))))
+
+
+def _block(groups: list[Fields], where: list[str]) -> Fields:
+    """The block at a path; of a pipeline's stage, whose groups are cut, else the first that has what is there."""
+    at = groups[int(where[1]):][:1]
+    own = at[0]["blocks"][int(where[2]):][:1] if at else []
+    every: list[Fields] = [*own, *(block for group in groups for block in group["blocks"])]
+    return next((block for block in every if block.get(where[3])), every[0])
 
 
 def _called(where: list[str], stack: Fields, block: Fields, head: Fields) -> str:
