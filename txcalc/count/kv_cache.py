@@ -78,6 +78,8 @@ def kv_cache_bytes(trace: Trace) -> Number | None:
 
 def grows(cache: Cache) -> Number:
     """1 where the next token makes a cache of self-attention longer, 0 where it is as long as it may be."""
+    if cache.layout == "compressed" and cache.end is not None:
+        return (cache.end + 1) // cache.every - cache.tokens
     return 1 if cache.limit is None else least(cache.tokens + 1, cache.limit) - cache.tokens
 
 

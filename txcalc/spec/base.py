@@ -10,6 +10,9 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu",
 Curve = Literal[Activation, "xielu"]
 """What a dense feed-forward may have besides: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
 
+Routing = Literal["softmax-topk", "topk-softmax", "sigmoid-topk", "softplus-topk"]
+"""How a router's scores become weights of experts; softplus: its square root (DeepSeek-V4)."""
+
 
 REQUIRED: Final = object()
 """The default of a field that has none."""

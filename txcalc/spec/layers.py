@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import Annotated, Any, Literal
 
 from txcalc.spec import resolve
-from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Size, Spec, Switches, Usual
+from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Routing, Size, Spec, Switches, Usual
+from txcalc.spec.compressed import Compressed, Indexer
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import Ahead, AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
 from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMixing, LinearAttention, OverImages
@@ -169,16 +170,6 @@ class Attention(Spec):
                 raise FieldError((name,), "needs output_gate: true")
 
 
-class Indexer(Spec):
-    """The indexer of sparse attention: small heads that score all keys to choose some (arXiv 2512.02556 section 2.1).
-
-    Queries come from the query latent; one key per token, normed, is shared by the heads and cached.
-    """
-
-    heads: Size
-    head_dim: Size
-
-
 class MLA(Spec):
     """Multi-head latent attention (DeepSeek-V2, arXiv 2405.04434 section 2.1): one latent is cached per token.
 
@@ -222,7 +213,7 @@ class MLA(Spec):
             raise FieldError(("indexer", "head_dim"), f"{self.indexer.head_dim} is less than rope_dim {self.rope_dim}")
 
 
-AnyAttention = Annotated[Attention | MLA, Usual("standard")]
+AnyAttention = Annotated[Attention | MLA | Compressed, Usual("standard")]
 
 
 # ---------------------------------------------------------------- recurrence
@@ -342,7 +333,7 @@ class MoE(Spec):
     gated: Flag = True
     bias: DenseBias = DenseBias()
     router_bias: Flag = False
-    routing: Literal["softmax-topk", "topk-softmax", "sigmoid-topk"] = "softmax-topk"
+    routing: Routing = "softmax-topk"
     expert_groups: Annotated[Size, "experts stand in so many groups: arXiv 2412.19437, section 2.1.2"] = 1
     active_groups: Annotated[Size, "groups that a token's experts are chosen from"] = 1
     normalize: Annotated[Flag, "the chosen experts' weights are made to sum to 1"] = True

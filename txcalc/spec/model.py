@@ -56,7 +56,6 @@ class Sublayers(Spec):
     """The contents of one block, in the order of the forward pass."""
 
     shared_block: SharedBlock | None = None
-
     attention: AnyAttention | None = None
     recurrent: Recurrent | None = None
     cross_attention: Attention | None = None
@@ -128,6 +127,7 @@ class Stack(Sublayers):
     layer_scale: Annotated[Flag, "a sublayer's output, where it is added, times a learned vector (CaiT)"] = False
     residual_scale: Annotated[Flag, "what a sublayer's output is added to, times a learned vector (Doge)"] = False
     streams: Annotated[Size | None, "residuals side by side, of which a sublayer reads a mix (arXiv 2409.19606)"] = None
+    sinkhorn: Annotated[Size | None, "steps that balance weights by which streams mix (mHC, arXiv 2512.24880)"] = None
     final_norm: Annotated[Flag, "a norm after the last block"] = True
     causal_mask: Annotated[Flag, "an encoder whose positions see none after them (CLIP's text)"] = False
     share_layers: Annotated[Flag, "every layer uses one set of weights"] = False

@@ -129,6 +129,8 @@ def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
         if scaled or block.residual != "sequential" or block.norm.placement not in ("pre", "sandwich"):
             raise FieldError((*path[:-2], "streams"), "each sublayer reads a mix of them through a norm, and adds to "
                              "each: residual sequential, norm.placement pre or sandwich, and nothing beside")
+    if stack.sinkhorn is not None and stack.streams is None:
+        raise FieldError((*path[:-2], "sinkhorn"), "needs streams")
     if stack.residual_scale and (stack.streams is not None or any(
             block.residual != "sequential" or block.bottleneck for _, block in located_blocks(stack))):
         raise FieldError((*path[:-2], "residual_scale"), "needs residual: sequential everywhere, and no streams")
@@ -194,11 +196,16 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
             raise FieldError((*path, "adapter", "norm"), "again: only a layernorm before or behind the feed_forward")
         if adapter.norm == "none" and adapter.normed_residual:
             raise FieldError((*path, "adapter", "normed_residual"), "needs a norm")
+    if attention is not None and attention.kind == "compressed":
+        scored = attention.compression and attention.compression.indexer
+        most, dim = min(attention.head_dim, scored.head_dim if scored else attention.head_dim), stack.position
+        if not causal or dim.kind not in ("none", "rope") or (getattr(dim, "dim", None) or 0) > most:
+            raise FieldError((*path, "attention", "kind"), "compressed: only in a decoder that rotates no more columns "
+                             "than a head has, or an indexer's, or has no positions")
     if attention is None or attention.kind != "standard":
         return
     if attention.value_convolution is not None and causal:
-        raise FieldError((*path, "attention", "value_convolution"), "it sees what comes after: only an encoder can "
-                         "have one")
+        raise FieldError((*path, "attention", "value_convolution"), "it sees what comes after: only in an encoder")
     tokens = attention.blocks.global_tokens if attention.blocks is not None else 0
     if tokens != global_tokens(stack) or (tokens and block.norm.placement != "pre"):
         raise FieldError((*path, "attention", "blocks", "global_tokens"), "must be as many in every layer, whose norm "

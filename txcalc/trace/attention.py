@@ -10,6 +10,7 @@ from txcalc.trace import (
     beside,
     composed,
     composed_latents,
+    compressed,
     expert_queries,
     images,
     megatron,
@@ -33,7 +34,7 @@ from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.inputs import DisentangledPosition, Position, RotaryPosition
-    from txcalc.spec.layers import MLA, Attention, HeadNorm, Norm
+    from txcalc.spec.layers import AnyAttention, Attention, HeadNorm, Norm
 
 
 KeysValues = tuple[Tensor, Tensor]
@@ -65,9 +66,7 @@ def gathered(t: Trace, around: Around) -> Around:
     return around._replace(table=table, memory=memory)
 
 
-def self_attention(
-    t: Trace, spec: Attention | MLA, around: Around, x: Tensor, values: Tensor | None = None
-) -> Tensor:
+def self_attention(t: Trace, spec: AnyAttention, around: Around, x: Tensor, values: Tensor | None = None) -> Tensor:
     """Queries, keys and values, if not from others, from the same (b, n, d) hidden states, cached where asked for."""
     shape = b, n, _ = x.shape
     if spec.kind == "standard" and spec.image_window is not None:  # each square is a short sequence
@@ -92,6 +91,9 @@ def self_attention(
                 assert around.made is not None
                 return composed_latents.latent_attention(t, spec, around.made, x, core)
             return latent_attention(t, spec, position, x, span, past, causal=around.causal, cached=cached)
+        if spec.kind == "compressed":
+            span = _span(t, n, past, causal=True, window=spec.window)
+            return compressed.attention(t, spec, position, x, span, past, cached=cached)
         n = n if spec.ahead is None else n // (1 + spec.ahead.streams)
         span = _span(t, n * t.layout.by_head, past, causal=around.causal, window=spec.window, chunk=spec.chunk,
                      drops=spec.cached == "window")

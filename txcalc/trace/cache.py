@@ -20,15 +20,16 @@ class Cache(NamedTuple):
     batch: Number
     role: Literal["kv", "float32"] = "kv"  # in the workload's kv_dtype, or always fp32
     # Of self-attention: which tokens, and what of them.
-    layout: Literal["full", "window", "chunk", "latent", "inputs", "source"] = "full"
+    layout: Literal["full", "window", "chunk", "latent", "inputs", "source", "compressed"] = "full"
     end: Number | None = None  # position after the last token held, where earlier ones have been dropped
     limit: Number | None = None  # tokens held at most
+    every: Number = 1  # tokens seen for one that is held
     # (how many, elements of each): the vectors of one token, each of which a format of a few bits packs by itself.
     rows: tuple[tuple[Number, Number], ...] = ()
 
     @property
     def name(self) -> str:
-        """``full``, ``window``, ``chunk``, ``latent``, ``inputs``, ``cross`` or ``state``."""
+        """``full``, ``window``, ``chunk``, ``latent``, ``inputs``, ``compressed``, ``cross`` or ``state``."""
         return self.layout if self.kind == "self" else self.kind
 
     def blocks(self, size: Number) -> Number:

@@ -12,8 +12,9 @@ from txcalc.trace.sizes import Product, least, several, visible_pairs
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
+    from txcalc.spec.compressed import Indexer
     from txcalc.spec.inputs import Position
-    from txcalc.spec.layers import MLA, Attention, Indexer
+    from txcalc.spec.layers import MLA, Attention
 
 
 def chosen_pairs(chosen: Number | None, span: Span, past: Number, *, causal: bool) -> Number:
@@ -63,7 +64,7 @@ def latent_attention(
                 ops.gathered(t, "q_joint", (q_latent, down), b, n, 2 * spec.q_rank, label="latents and their norms"))
             q = ops.linear(t, "q_up", read, spec.heads * (spec.nope_dim + spec.rope_dim))
             if spec.indexer is not None:
-                _choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
+                choose_keys(t, spec.indexer, x, q_latent, span.keys, span.pairs, span.reach)
                 rows.append((1, spec.indexer.head_dim))
         by_head = t.hold(q).view(b, n, spec.heads, spec.nope_dim + spec.rope_dim)
         q_nope, q_rope = parts.columns(t, "q_split", by_head, spec.nope_dim, spec.rope_dim)
@@ -139,22 +140,30 @@ def _by_head(t: Trace, name: str, x: Tensor, d_in: Number, d_out: Number) -> Ten
                 writes=(t.tensor(b, n, heads, d_out, label=name),))
 
 
-def _choose_keys(
-    t: Trace, spec: Indexer, x: Tensor, latent: Tensor, keys: Number, pairs: Number, reach: Number
+def choose_keys(
+    t: Trace, spec: Indexer, x: Tensor, latent: Tensor, keys: Number, pairs: Number, reach: Number, *,
+    sums: Number | None = None,
 ) -> None:
     """Scores of every (query, key) pair, in which the best keys are found; nothing here has a gradient
     (DeepSeek-V3.2, arXiv 2512.02556, section 2.1).
 
     Small heads of queries come from the query latent, one key for all of them from (b, n, d) hidden states; what the
-    heads say is weighed by the query's token.
+    heads say is weighed by the query's token. Keys may be ``sums`` of so many positions, that overlap: then no product
+    weighs (DeepSeek-V4).
     """
     (b, n, d), (_, _, rank) = x.shape, latent.shape
     heads, width = spec.heads, spec.heads * spec.head_dim
     with t.scope("indexer"):
-        for name, columns, out in (("q", rank, width), ("k", d, spec.head_dim), ("weights", d, heads)):
+        made = ("k",) if sums is None else ("kv", "gate")
+        keys_of = [(name, d, len(made) * spec.head_dim) for name in made]  # overlapping sums have twice as many columns
+        for name, columns, out in (("q", rank, width), *keys_of, ("weights", d, heads)):
             t.op(name, "linear", weights={"weight": (out, columns)},
                  products=(Product(1, b * n, out, columns, backward=0),))
-        t.op("k_norm", "norm", weights={"weight": (spec.head_dim,), "bias": (spec.head_dim,)})
+        if sums is None:
+            t.op("k_norm", "norm", weights=dict.fromkeys(("weight", "bias"), (spec.head_dim,)))
+        else:
+            ops.parameter(t, "position_bias", sums, 2 * spec.head_dim)
+            t.op("norm", "norm", weights={"weight": (spec.head_dim,)})
         queries, weights = t.tensor(b, n, width, label="index queries"), t.tensor(b, n, heads, label="index weights")
         index_keys = t.tensor(b, keys, spec.head_dim, label="index keys")
         scores, above = (t.tensor(b, heads, n, keys, label=label, scores=True) for label in ("index scores", "relu"))
@@ -163,5 +172,5 @@ def _choose_keys(
         t.op("scores", "core", products=(scored,), reads=(queries, index_keys), writes=(scores,),
              reach=reach)
         t.op("relu", "elementwise", reads=(scores,), writes=(above,))
-        t.op("mix", "mix", products=(mixed,), reads=(above, weights),
+        t.op("mix", "mix", products=(mixed,) if sums is None else (), reads=(above, weights),
              writes=(t.tensor(b, n, keys, label="mixed index scores", scores=True),), reach=reach)

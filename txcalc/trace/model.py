@@ -39,7 +39,7 @@ from txcalc.trace.recurrent import recurrent
 from txcalc.trace.repeats import turns
 from txcalc.trace.shared_blocks import share, with_shared
 from txcalc.trace.sizes import several
-from txcalc.trace.streams import added, mixed, spread
+from txcalc.trace.streams import added, balanced, mixed, spread
 from txcalc.trace.tensors import Number, Role, Tensor
 from txcalc.trace.workload import Workload
 
@@ -364,7 +364,11 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
     place = block.norm.placement if block.norm.on_attention or name != "attention" else None
     attends, local = name != "feed_forward", t.code.holds_sublayers == "sublayer"
     with t.frame(x, *(tables.rebound(t) if local and attends else ()), name="sublayer"):
-        read, weights = (x, None) if stack.streams is None else mixed(t, f"{name}_streams", x, adds=True)
+        read, weights, kept = x, None, x
+        if stack.sinkhorn is not None:
+            read, weights, kept = balanced(t, f"{name}_streams", x, stack.sinkhorn)
+        elif stack.streams is not None:
+            read, weights = mixed(t, f"{name}_streams", x, adds=True)
         read = with_shared(t, block, around, read) if name == "recurrent" else read
         h = norms.before(t, name, read, block) if place in ("pre", "sandwich") else read
         if t.code.holds_sublayers == "layer" or (local and attends):
@@ -378,9 +382,11 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
             y = norms.norm(t, f"{name}_post_norm", y if t.code.rebinds else t.hold(y), block.norm)
         with t.frame(*((y,) if t.code.drops == "residual" else ())):
             y = ops.dropout(t, f"{name}_dropout", y) if t.code.drops == "residual" else y
-            add = ops.add if weights is None else partial(added, weights=weights)
             x = ops.scale(t, f"{name}_residual", x) if stack.residual_scale else x
-            x = y if block.residual == "none" else add(t, x, y)
+            if weights is not None:
+                x = added(t, kept, y, weights)
+            else:
+                x = y if block.residual == "none" else ops.add(t, x, y)
             own = getattr(stack, "altup", None) if name == "attention" else None
             x = x if own is None else altup.laurel(t, own, block.norm, h, x)
         x = x if name != "feed_forward" or block.adapter is None else beside.adapt(t, block.adapter, block.norm, x)

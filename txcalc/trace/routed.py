@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
+from txcalc.spec.base import Routing
 from txcalc.trace import curves, ops, parts, split
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import least
@@ -76,7 +77,7 @@ def _run(t: Trace, experts: Experts, rows: Tensor, a: Number) -> Tensor:
 
 
 def route(
-    t: Trace, scores: Tensor, active: Number, routing: Literal["softmax-topk", "topk-softmax", "sigmoid-topk"], *,
+    t: Trace, scores: Tensor, active: Number, routing: Routing, *,
     normalize: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Scores (tokens, experts) to weights and experts, both (tokens, active)."""
@@ -86,6 +87,10 @@ def route(
             scores = ops.softmax(t, "router_softmax", scores)
         elif routing == "sigmoid-topk":
             scores = curves.activation(t, "router_sigmoid", scores, "sigmoid")
+        elif routing == "softplus-topk":
+            scores = curves.activation(t, "router_softplus", scores, "softplus")
+            root = ops.like(t, scores, "square roots")
+            scores = ops.elementwise(t, "router_root", "slope_out", scores, root, keeps=(root,))
         weights, chosen = (t.tensor(tokens, active, role=role, label=label, grad=role is not Role.INDEX)
                            for role, label in ((scores.role, "top-k weights"), (Role.INDEX, "top-k index")))
         t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),

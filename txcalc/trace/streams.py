@@ -1,13 +1,15 @@
 """Residual streams side by side: hyper-connections (arXiv 2409.19606) whose weights come of the streams themselves.
 
 What a sublayer reads is their sum with weights that are sigmoids, and so are those with which its output is added to
-each (Hunyuan 4's independent hyper-connections).
+each (Hunyuan 4's independent hyper-connections). They may as well be mixed among themselves, by weights whose rows and
+columns Sinkhorn's steps make sum to one (manifold-constrained ones, arXiv 2512.24880).
 """
 
 from __future__ import annotations
 
 from txcalc.trace import curves, norms, ops
 from txcalc.trace.record import Trace
+from txcalc.trace.sizes import Product
 from txcalc.trace.tensors import Number, Tensor
 
 
@@ -32,6 +34,33 @@ def mixed(t: Trace, name: str, x: Tensor, *, adds: bool) -> tuple[Tensor, Tensor
         summed = t.tensor(b, n, d, label="mix of streams")
         t.op("read", "product", saves=(own[0], x), reads=(own[0], x), writes=(summed,), backward=((ops.to(x),),))
         return summed, own[1] if adds else None
+
+
+def balanced(t: Trace, name: str, x: Tensor, steps: Number) -> tuple[Tensor, Tensor, Tensor]:
+    """The sum of streams (b, n, count, d) that is read, the weights of an output, and the streams mixed."""
+    b, n, count, d = x.shape
+    columns = (count, count, count**2)
+    with t.scope(name, component="streams"):
+        flat = norms.norm(t, "norm", x.view(b, n, count * d), norms.RMS._replace(scale=False))
+        weights = ops.linear(t, "weights", flat, sum(columns))
+        scaled = ops.scale(t, "scale", weights, shape=(3,))
+        ops.learned(t, "offset", (sum(columns),), how="same")
+        own = [t.tensor(b, n, width, label="weights of streams") for width in columns]
+        t.op("offset_added", "elementwise", reads=(scaled,), writes=tuple(own), backward=((ops.to(scaled),),))
+        read, gate = (curves.activation(t, "activation", each, "sigmoid") for each in own[:2])
+        read, gate = ops.shifted(t, "read_weights", read), ops.scaled(t, "added_weights", gate)
+        mix = ops.shifted(t, "mix_weights", ops.softmax(t, "softmax", own[2].view(b, n, count, count)))
+        turns = 2 * steps - 1
+        with t.scope("", copies=turns, calls=turns):
+            total = ops.shifted(t, "sums", t.tensor(b, n, 1, count, label="sums of weights"))
+            balanced = ops.like(t, mix, "balanced weights")  # each is kept by what reads it, the last by the product
+            t.op("quotient", "product", saves=(total, balanced), reads=(mix, total), writes=(balanced,),
+                 backward=((ops.to(mix),), (ops.to(total),)))
+        summed = t.tensor(b, n, d, label="mix of streams")
+        t.op("read", "product", saves=(read, x), reads=(read, x), writes=(summed,), backward=((ops.to(x),),))
+        t.op("mixed", "product", saves=(mix, x), reads=(balanced, x), writes=(mixed := ops.like(t, x, "streams"),),
+             products=(Product(b * n, count, d, count),), backward=((ops.to(balanced),), (ops.to(x),)))
+        return summed, gate, mixed
 
 
 def added(t: Trace, x: Tensor, y: Tensor, weights: Tensor) -> Tensor:

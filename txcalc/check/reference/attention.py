@@ -85,12 +85,16 @@ class Rotary(nn.Module):
         self.register_buffer("cos", angle.cos().to(dtype), persistent=False)
         self.register_buffer("sin", angle.sin().to(dtype), persistent=False)
 
-    def forward(self, x: Tensor, past: int) -> Tensor:
-        """(b, n, heads, hd) to the same shape; the first token stands at position ``past``."""
-        n = x.shape[1]
-        cos, sin = self.cos[past : past + n], self.sin[past : past + n]
+    def forward(self, x: Tensor, past: int, step: int = 1, *, back: bool = False) -> Tensor:
+        """(b, n, heads, hd) to the same shape; the first token stands at position ``past``, others ``step`` apart.
+
+        ``back``: as far the other way.
+        """
+        at = slice(past, past + x.shape[1] * step, step)
+        cos, sin = self.cos[at], self.sin[at]
         turned, rest = x[..., : 2 * self.pairs], x[..., 2 * self.pairs :]
-        crossed = torch.cat((-turned[..., self.pairs :], turned[..., : self.pairs]), dim=-1)
+        first, second = turned[..., : self.pairs], turned[..., self.pairs :]
+        crossed = torch.cat((second, -first) if back else (-second, first), dim=-1)
         turned = turned * cos + crossed * sin
         return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 

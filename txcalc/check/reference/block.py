@@ -23,6 +23,7 @@ from txcalc.check.reference.beside import Adapters
 from txcalc.check.reference.blockwise import BlockAttention, BlockBias
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.cells import Recurrence
+from txcalc.check.reference.compressed import CompressedAttention
 from txcalc.check.reference.crossing import CrossAttention
 from txcalc.check.reference.disentangled import DisentangledAttention
 from txcalc.check.reference.distances import DistanceAttention, Distances
@@ -38,10 +39,11 @@ from txcalc.check.reference.layers import (
     contexts,
     dense,
 )
-from txcalc.check.reference.mixes import ChannelMix, NormGate, Streams
+from txcalc.check.reference.mixes import BalancedStreams, ChannelMix, NormGate, Streams
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
 from txcalc.check.reference.shared_blocks import SharedTransformer, SharedUse
+from txcalc.spec.compressed import Compressed
 from txcalc.spec.facts import located_blocks, shares_keys, side, skipped
 from txcalc.spec.inputs import (
     AlibiPosition,
@@ -53,14 +55,15 @@ from txcalc.spec.inputs import (
     RotaryPosition,
     TransformerXLPosition,
 )
-from txcalc.spec.layers import MLA, Attention, BlockNorm, MoE
+from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, MoE
 from txcalc.spec.layers import Dense as DenseSpec
 from txcalc.spec.model import Stack, Sublayers
 from txcalc.spec.projections import AltUp, Blocks
 from txcalc.spec.rnn import OverImages
 from txcalc.spec.tables import PerLayerEmbedding
 
-AnySelfAttention = SelfAttention | LatentAttention | DisentangledAttention | DistanceAttention | AheadAttention
+AnySelfAttention = (SelfAttention | LatentAttention | CompressedAttention | DisentangledAttention | DistanceAttention
+                    | AheadAttention)
 
 
 def sinusoids(length: int, width: int, first: int = 0) -> Tensor:
@@ -84,10 +87,15 @@ class PositionTables:
         self._chosen = Chosen()
         self.shared = SharedKeys() if shares_keys(stack) else None
 
-    def attention(self, attention: Attention | MLA, d_model: int) -> AnySelfAttention:
+    def attention(self, attention: AnyAttention, d_model: int) -> AnySelfAttention:
         """A self-attention with this stack's positions."""
         position, heads = self.position, attention.heads
         alibi = heads if isinstance(position, AlibiPosition) else None
+        if isinstance(attention, Compressed):
+            mask = self._mask(attention.window, None, None)
+            scored = attention.compression and attention.compression.indexer
+            return CompressedAttention(attention, d_model, self.options, mask, self._rotary(attention.head_dim),
+                                       self._rotary(scored.head_dim) if scored else None)
         if isinstance(attention, MLA):
             return LatentAttention(
                 attention, d_model, self.options, mask=self._mask(attention.window, None, alibi),
@@ -171,8 +179,8 @@ class Block(nn.Module):
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
         memory: int | None, per_layer: PerLayerEmbedding | None = None, alone: bool = False,
-        streams: int | None = None, kept: bool = False, shared: Mapping[str, SharedTransformer] | None = None,
-        altup: AltUp | None = None,
+        streams: int | None = None, sinkhorn: int | None = None, kept: bool = False, altup: AltUp | None = None,
+        shared: Mapping[str, SharedTransformer] | None = None,
     ) -> None:
         super().__init__()
         norm = block.norm
@@ -225,7 +233,8 @@ class Block(nn.Module):
             if getattr(block, name) is not None and kept:
                 self.register_parameter(f"{name}_residual", nn.Parameter(torch.ones(before)))
             if getattr(block, name) is not None and streams is not None:
-                self.add_module(f"{name}_streams", Streams(streams, before, adds=True))
+                self.add_module(f"{name}_streams", Streams(streams, before, adds=True) if sinkhorn is None
+                                else BalancedStreams(streams, before, sinkhorn))
             if getattr(block, name) is not None:
                 self._add_norms(name, norm, before, after)
 
@@ -319,10 +328,10 @@ class Block(nn.Module):
     def _residual(self, name: str, x: Tensor, run: Callable[[Tensor], Tensor]) -> Tensor:
         mix = self._modules.get(f"{name}_streams")
         if mix is not None:
-            read, weights = mix(x)
+            read, weights, *mixed = mix(x)
             y = run(self._norm(f"{name}_norm", read))
             y = self._norm(f"{name}_post_norm", y) if self.placement == "sandwich" else y
-            return x + weights * y.unsqueeze(2)
+            return (mixed[0] if mixed else x) + weights * y.unsqueeze(2)
         match self.placement:
             case "none":
                 return self._add(x, self._scale(name, run(x)), name)

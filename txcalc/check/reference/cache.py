@@ -68,12 +68,23 @@ class State(Remembered):
 
 
 @dataclass
+class Sums(Remembered):
+    """What a compressor carries: its sums (b, made, width), and rows (b, t, columns) that are none yet or again."""
+
+    sums: Tensor | None = None
+    waiting: tuple[Tensor, ...] = ()
+    overlap: tuple[Tensor, ...] = ()
+
+
+@dataclass
 class LayerCache(Remembered):
     """The caches of one run of one block."""
 
     attention: KeyValues = field(default_factory=KeyValues)
     latents: Growing = field(default_factory=Growing)
     index: Growing = field(default_factory=Growing)
+    sums: Sums = field(default_factory=Sums)
+    index_sums: Sums = field(default_factory=Sums)
     recurrent: State = field(default_factory=State)
     feed_forward: State = field(default_factory=State)
     cross_attention: KeyValues = field(default_factory=KeyValues)

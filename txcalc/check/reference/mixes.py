@@ -179,6 +179,29 @@ class Streams(nn.Module):
         return ((read + 1e-6).unsqueeze(-1) * x).sum(dim=2), *((2 * each + 1e-6).unsqueeze(-1) for each in added)
 
 
+class BalancedStreams(nn.Module):
+    """The same, and weights by which streams mix, whose rows and columns are made to sum to one (arXiv 2512.24880)."""
+
+    def __init__(self, count: int, width: int, steps: int) -> None:
+        super().__init__()
+        self.count, self.columns, self.steps = count, count * width, steps
+        self.weights = nn.Linear(self.columns, (2 + count) * count, bias=False)
+        self.scale = nn.Parameter(torch.full((3,), 0.5))
+        self.offset = nn.Parameter(torch.zeros((2 + count) * count))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Streams (b, n, count, d) to (b, n, d), the weights of a sublayer's output, and the streams mixed."""
+        sizes = (self.count, self.count, self.count**2)
+        made = self.weights(F.rms_norm(x.flatten(2), (self.columns,), eps=1e-5)).split(sizes, dim=-1)
+        read, added, mix = (w * s + o for w, s, o in zip(
+            made, self.scale.unbind(), self.offset.split(sizes), strict=True))
+        mix = F.softmax(mix.unflatten(-1, (self.count, self.count)), dim=-1) + 1e-6
+        for i in range(2 * self.steps - 1):
+            mix = mix / (mix.sum(-2 + i % 2, keepdim=True) + 1e-6)
+        read = torch.sigmoid(read) + 1e-6
+        return (read.unsqueeze(-1) * x).sum(2), 2 * torch.sigmoid(added).unsqueeze(-1), torch.matmul(mix.mT, x)
+
+
 class NormGate(nn.Module):
     """A gate of what is normed, which it reads through a bottleneck (A.X K2)."""
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensor
 from torch.nn import functional as F
+
+from txcalc.spec.base import Routing
 
 
 def through(
@@ -30,7 +30,7 @@ def through(
 
 
 def route(
-    scores: Tensor, active: int, routing: Literal["softmax-topk", "topk-softmax", "sigmoid-topk"], *,
+    scores: Tensor, active: int, routing: Routing, *,
     normalize: bool = True,
 ) -> tuple[Tensor, Tensor]:
     """Scores (tokens, experts) to weights and indices, both (tokens, active)."""
@@ -42,6 +42,8 @@ def route(
             weights, chosen = F.softmax(scores, dim=-1).topk(active, dim=-1)
         case "sigmoid-topk":
             weights, chosen = torch.sigmoid(scores).topk(active, dim=-1)
+        case "softplus-topk":
+            weights, chosen = F.softplus(scores).sqrt().topk(active, dim=-1)
     return (weights / weights.sum(dim=-1, keepdim=True) if normalize else weights), chosen
 
 

@@ -139,7 +139,7 @@ class StackModules(nn.Module):
                 lambda: Bottlenecked(block, self.width, options, positions) if block.bottleneck else Block(
                     block, self.width, options, positions, scaled=stack.layer_scale,
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
-                              per_layer=per_layer, streams=stack.streams,
+                              per_layer=per_layer, streams=stack.streams, sinkhorn=stack.sinkhorn,
                               kept=stack.residual_scale,
                               altup=altup, shared=cast(dict[str, SharedTransformer], self.shared_blocks)), count
             )
