@@ -300,6 +300,13 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "shared_experts_intermediate_size": [9], "swa_num_attention_heads": [6], "swa_num_key_value_heads": [6],
         "swa_q_lora_rank": [15], "swa_kv_lora_rank": [18], "swa_head_dim": [16], "swa_qk_nope_head_dim": [10],
         "swa_v_head_dim": [12, 14], "pad_token_id": [0]},
+    "deepseek_v4": {k: v for k, v in LLAMA.items() if k != "intermediate_size"} | EXPERTS | {
+        "num_hidden_layers": [4, 5], "head_dim": [16, 24], "q_lora_rank": [15, 21], "o_groups": [2, 4],
+        "o_lora_rank": [5, 7], "sliding_window": [4, 17], "n_routed_experts": [5, 7], "index_n_heads": [2, 3],
+        "index_head_dim": [6, 10], "index_topk": [2, 5], "hc_mult": [2, 3], "hc_sinkhorn_iters": [1, 3],
+        "compress_rates": [None, {"compressed_sparse_attention": 2, "heavily_compressed_attention": 3}],
+        "compress_ratios": [None, [0, 4, 128, 4, 0, 4]], "qk_rope_head_dim": [None, 4], "num_hash_layers": [1],
+        "pad_token_id": [0]},
     "minimax_m3_vl_text": LLAMA | HEADS | FOUR_LAYERS | {
         "rotary_dim": [4], "dense_intermediate_size": [29, 31], "shared_intermediate_size": [17], "pad_token_id": [0],
         "num_experts_per_tok": [1, 2], "num_local_experts": [5], "layer_types": [None, ["full_attention"] * 4]},

@@ -1,10 +1,11 @@
 """Random specs: small, pairwise different, mostly prime sizes, and every option that a spec has."""
 
-from typing import Any
+from typing import Any, get_args
 
 from hypothesis import strategies as st
 
-from txcalc.spec.model import Model
+from txcalc.spec.base import Routing
+from txcalc.spec.model import Block, Model
 
 ACTIVATIONS = ("gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "sigmoid")
 flags = st.booleans()
@@ -68,7 +69,7 @@ def feed_forwards(draw: st.DrawFn) -> dict[str, Any]:
     return {
         "kind": "moe", "d_ff": draw(st.sampled_from((11, 13))), "experts": experts,
         "active_experts": draw(st.integers(1, experts)), "router_bias": draw(flags),
-        "routing": draw(st.sampled_from(("softmax-topk", "topk-softmax", "sigmoid-topk"))),
+        "routing": draw(st.sampled_from(get_args(Routing))),
         "normalize": draw(flags), "shared_experts": shared,
         "shared_d_ff": draw(st.sampled_from((7, 9))) if shared else None,
         "shared_gate": draw(flags) if shared else False, "separate_norms": False, **common,
@@ -256,6 +257,21 @@ def perhaps_streams(data: dict[str, Any]) -> dict[str, Any]:
     return data | {"streams": 3, "layer_scale": False} if plain and not data.get("convolution") else data
 
 
+@st.composite
+def compressed(draw: st.DrawFn, data: dict[str, Any]) -> dict[str, Any]:
+    """With keys that are sums of others, as DeepSeek-V4 has them, and streams that mix."""
+    own = draw(st.sampled_from((None, {"rate": 3}, {"rate": 2, "overlaps": True}, {
+        "rate": 2, "overlaps": True, "index_topk": 2, "indexer": {"heads": 2, "head_dim": 8}})))
+    groups = {"o_groups": draw(st.sampled_from((1, 3))), "o_rank": 5}
+    block = {"attention": {"kind": "compressed", "heads": draw(st.sampled_from((3, 6))), "head_dim": 6, "q_rank": 7,
+                           "window": draw(st.sampled_from((1, 4))), "compression": own, **groups},
+             "feed_forward": draw(feed_forwards()), "norm": draw(norms())}
+    return {name: value for name, value in data.items() if name not in {*Block.names(), "groups", "layers"}} | block | {
+        "layers": 2, "position": draw(st.sampled_from(({"kind": "none"}, {"kind": "rope", "dim": 4}))), "streams": 2,
+        "sinkhorn": draw(st.sampled_from((None, 1, 3))), "layer_scale": False, "residual_scale": False,
+        "per_layer_embedding": None}
+
+
 def reach_of(attention: dict[str, Any]) -> str:
     return next((name for name in ("window", "chunk") if attention[name] is not None), "full")
 
@@ -317,6 +333,9 @@ def specs(draw: st.DrawFn) -> Model:
         data |= {"position": draw(st.sampled_from(({"kind": "none"}, {"kind": "learned", "size": 31}))), "groups": None,
                  "layers": 2, "streams": None, "entities": None, "contact_head": False, "attention": {
                      "heads": 3, "head_dim": 4, "bias": draw(flags), "ahead": {"streams": 2, "buckets": 5}}}
+    if architecture == "decoder-only" and not data.get("altup") and not data.get("unread_memory") and not data.get(
+            "entities") and "ahead" not in (data["attention"] or {}) and draw(st.integers(0, 3)) == 0:
+        data = draw(compressed(data))
     if architecture == "encoder-only" and data.get("groups") is None and draw(flags):
         if data["position"]["kind"] not in ("none", "learned", "sinusoidal"):
             data["position"] = {"kind": "learned", "size": 31}

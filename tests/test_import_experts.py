@@ -58,8 +58,13 @@ def held_there(report: Report) -> int:
 
 
 def cache_bytes(cache: Any) -> int:
-    tensors = [getattr(layer, name, None) for layer in cache.layers for name in ("keys", "values", "indexer_keys")]
-    return sum(tensor.numel() * tensor.element_size() for tensor in tensors if tensor is not None)
+    """Of a layer whose values are its keys, once: DeepSeek V4's windows alone are in a class that copies both."""
+    alike = any(hasattr(layer, "compressed_kv") for layer in cache.layers)
+    names = ("keys", *(() if alike else ("values",)), "indexer_keys", "compressed_kv", "buffer_kv", "buffer_gate",
+             "overlap_kv", "overlap_gate")
+    found = [getattr(layer, name, None) for layer in cache.layers for name in names]
+    tensors = [each for one in found for each in (one.values() if isinstance(one, dict) else [one])]
+    return sum(each.numel() * each.element_size() for each in {id(x): x for x in tensors}.values() if each is not None)
 
 
 def active(model: Any, chosen: int | list[int]) -> int:

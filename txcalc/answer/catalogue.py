@@ -10,6 +10,7 @@ from txcalc.document import Part
 from txcalc.models import store
 from txcalc.models.library import PresetFile, find, names, state, unknown
 from txcalc.models.load import load
+from txcalc.spec.compressed import Compressed
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.layers import MLA, AnyAttention, Attention
@@ -123,6 +124,8 @@ def _of_stack(stack: Stack) -> Iterator[str]:
 def _of_attention(attention: AnyAttention) -> Iterator[str]:
     if isinstance(attention, MLA):
         yield from ("mla", "latent", *(["sparse"] if attention.indexer is not None else []))
+    if isinstance(attention, Compressed):
+        yield from ("mqa", "compressed", "sparse")
     if not isinstance(attention, Attention):
         return
     yield "mha" if attention.kv_heads == attention.heads else "mqa" if attention.kv_heads == 1 else "gqa"

@@ -102,7 +102,7 @@ def rotary_tables(t: Trace) -> int:
         each = block.attention
         if each is not None and each.kind == "mla":
             found.add((each.rope_dim, False))
-        elif each is not None and each.rope:
+        elif each is not None and getattr(each, "rope", True):
             found.add((position.dim or each.head_dim, bool(each.window and position.window_theta)))
     return sum(t.model.context * size * BYTES[t.workload.dtype] for size, _ in found)
 

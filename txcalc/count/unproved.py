@@ -66,6 +66,7 @@ MODELS: Final[Rows] = (
 )
 LAYERS: Final[Rows] = (
     ("experts of queries", projects_by_experts),
+    ("keys that are sums of others", lambda b: getattr(b.attention, "kind", "") == "compressed"),
     ("one head alone", lambda b: getattr(b.attention, "heads", 0) == 1),
     ("a gated squared ReLU",
      lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),

@@ -9,7 +9,7 @@ from txcalc.huggingface.build import Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import ROUTING, decoder, experts
 from txcalc.huggingface.layerwise import after, layer_kinds, listed_sparse, sparse, where
-from txcalc.huggingface.rows import RMS, Fields, Rows, flag, gated, optional, passed_over, size
+from txcalc.huggingface.rows import RMS, Fields, Reader, Rows, flag, gated, optional, passed_over, size
 
 
 def _value_dim(c: Config) -> int:
@@ -125,6 +125,36 @@ def _dots3_window(c: Config) -> Fields:
     return {"attention": found}
 
 
+_V4_KINDS: Final = {0: "sliding_attention", 4: "compressed_sparse_attention", 128: "heavily_compressed_attention"}
+
+
+def _v4_kinds(c: Config, layers: int) -> list[str]:
+    """As ratios list them, or by turns behind two of many positions each."""
+    ratios = c.take("compress_ratios", default=None)
+    if ratios is None:
+        return [_V4_KINDS[4 if i > 2 and i % 2 else 128] for i in range(layers)]
+    if not isinstance(ratios, list) or len(ratios) < layers or not {*ratios} <= {*_V4_KINDS}:
+        raise c.error("compress_ratios", f"must be a list of 0, 4 and 128, at least one per layer, of {layers}")
+    return [_V4_KINDS[ratio] for ratio in ratios[:layers]]
+
+
+def _v4_rate(ratio: int, older: str) -> Reader:
+    """Positions of a sum: by the kind of layer, by an older name, or as many as the kind is named after."""
+    def rate(c: Config) -> Fields:
+        own = c.part("compress_rates", c.data.get("compress_rates") or {}, "")
+        found = c.take(older, default=None) or own.size(_V4_KINDS[ratio], default=ratio)
+        return {"attention": {"compression": {"rate": found, **({} if ratio == 128 else {
+            "overlaps": True, "index_topk": size("index_topk"),
+            "indexer": {"heads": size("index_n_heads"), "head_dim": size("index_head_dim")}})}}}
+    return rate
+
+
+def _v4_rotary(c: Config, width: int) -> Data:
+    part = c.take("partial_rotary_factor", default=None)
+    given = c.take("qk_rope_head_dim", default=None)
+    return {"kind": "rope", "dim": int(width * part) if part is not None else given or width // 8}
+
+
 _AXK2_SPARSE: Final = listed_sparse(_after_few)
 
 ROWS: Final[Rows] = {
@@ -152,6 +182,20 @@ ROWS: Final[Rows] = {
     "axk2": v32("AXK2", attention=lambda c: {**with_indexer(c), "output_gate": True, "joint": True}, norm={
         **RMS, "gate_rank": size("gated_norm_rank"), "gate_on": "attention"}, layers=[
             sparse(routed(), _AXK2_SPARSE), where(_AXK2_SPARSE, {"norm": {"gate_on": "both"}})]),
+    # DeepSeek V4: keys that are sums of others, residual streams, experts in every layer, some chosen by a table.
+    "deepseek_v4": decoder(
+        "DeepseekV4", attention={
+            "kind": "compressed", "heads": size("num_attention_heads"), "head_dim": size("head_dim"),
+            "q_rank": size("q_lora_rank"), "o_groups": size("o_groups"), "o_rank": size("o_lora_rank"),
+            "window": size("sliding_window")}, bias=None, position=_v4_rotary, streams=size("hc_mult"),
+        sinkhorn=size("hc_sinkhorn_iters"), feed_forward=experts(
+            routing="softplus-topk", shared_experts=1, normalize=True), layers=[layer_kinds(_v4_kinds, {
+                "sliding_attention": {}, _V4_KINDS[4]: _v4_rate(4, "compress_rate_csa"),
+                _V4_KINDS[128]: _v4_rate(128, "compress_rate_hca")}, unread="compress_ratios compress_rates")],
+        ignore=f"{ROUTING} num_key_value_heads hc_eps swiglu_limit attention_bias mlp_layer_types num_hash_layers "
+               "compress_rope_theta topk_method n_shared_experts norm_topk_prob index_n_heads index_head_dim "
+               "index_topk compress_rate_csa compress_rate_hca qk_rope_head_dim router_jitter_noise expert_dtype",
+        only={"mlp_bias": False, "scoring_func": "sqrtsoftplus"}),
     "youtu": deepseek("Youtu", only={"mlp_bias": False}),
     "minicpm3": deepseek("MiniCPM3", attention=latent, feed_forward=gated(bias=flag("mlp_bias")),
                          ignore="scale_emb scale_depth dim_model_base"),

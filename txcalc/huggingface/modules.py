@@ -254,6 +254,8 @@ def _of_attention(spec: Any) -> tuple[str, ...]:
     if isinstance(spec, Attention):
         own = () if spec.kv_shared else ("k",) if spec.value_from == "key" else ("k", "v")
         return ("q", *(("gate",) if spec.output_gate else ()), *own, "o")
+    if spec is not None:
+        raise KeyError(spec.kind)  # whose modules in a checkpoint are not known
     return ()
 
 

@@ -125,7 +125,7 @@ def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
         raise FieldError(path, "a table of positions is projected as queries are, which no expert does")
     for _, block in located_blocks(stack) if stack.streams is not None else ():
         scaled = stack.layer_scale or block.tanh_gates or block.adapter or block.convolution or getattr(
-            block.attention, "blocks", None)
+            block.attention, "blocks", None) or getattr(stack, "per_layer_embedding", None)
         if scaled or block.residual != "sequential" or block.norm.placement not in ("pre", "sandwich"):
             raise FieldError((*path[:-2], "streams"), "each sublayer reads a mix of them through a norm, and adds to "
                              "each: residual sequential, norm.placement pre or sandwich, and nothing beside")
@@ -197,9 +197,9 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
         if adapter.norm == "none" and adapter.normed_residual:
             raise FieldError((*path, "adapter", "normed_residual"), "needs a norm")
     if attention is not None and attention.kind == "compressed":
-        scored = attention.compression and attention.compression.indexer
-        most, dim = min(attention.head_dim, scored.head_dim if scored else attention.head_dim), stack.position
-        if not causal or dim.kind not in ("none", "rope") or (getattr(dim, "dim", None) or 0) > most:
+        own, dim = attention.compression, getattr(stack.position, "dim", None) or 0
+        most = own.indexer.head_dim if own is not None and own.indexer is not None else dim
+        if not causal or stack.position.kind not in ("none", "rope") or dim > min(attention.head_dim, most):
             raise FieldError((*path, "attention", "kind"), "compressed: only in a decoder that rotates no more columns "
                              "than a head has, or an indexer's, or has no positions")
     if attention is None or attention.kind != "standard":

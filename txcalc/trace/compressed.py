@@ -105,6 +105,7 @@ def _compressed(
         _held(t, spec, width, b, n, past, cached=cached)
         offset = ops.learned(t, "position_bias", (r, columns), how="same")
         if t.size(new) == 0:
+            t.op("norm", "norm", weights={"weight": (width,)})
             y = t.op("none", "elementwise", reads=(kv, gate), writes=(t.tensor(b, new, width, label="sums"),))
         else:
             kv, gate = (ops.view(t, f"{name}_rows", each, b, new, r, columns, copied=True)

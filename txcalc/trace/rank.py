@@ -123,6 +123,8 @@ TOGETHER: Final[tuple[tuple[str, Callable[[Any], bool], dict[str, str]], ...]] =
     ("bottlenecks", lambda m: any(b.bottleneck is not None for _, b in located_blocks(m)), {"tp": "ranks", **_PARTS}),
     ("a head beside the token table", lambda m: getattr(m.head, "widened", False), {"tp": "ranks"}),
     ("sinks", lambda m: any(getattr(b.attention, "sinks", False) for _, b in located_blocks(m)), _PARTS),
+    ("keys that are sums of others", lambda m: any(
+        getattr(b.attention, "kind", "") == "compressed" for _, b in located_blocks(m)), {"tp": "ranks", **_PARTS}),
     ("an indexer", lambda m: any(
         getattr(b.attention, "indexer", None) is not None for _, b in located_blocks(m)), _PARTS),
 )

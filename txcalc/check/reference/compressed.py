@@ -30,14 +30,14 @@ class Sum(nn.Module):
 
     def all_sums(self, x: Tensor, past: int, cache: Sums | None) -> Tensor:
         """(b, n, d) to all sums so far, (b, made, width)."""
-        rows, first = (self.kv(x), self.gate(x)), past // self.rate
+        kv, gate, first = self.kv(x), self.gate(x), past // self.rate
         if cache is not None and cache.waiting:
-            rows = tuple(torch.cat(pair, dim=1) for pair in zip(cache.waiting, rows, strict=True))
-        new = rows[0].shape[1] // self.rate
+            kv, gate = (torch.cat(pair, dim=1) for pair in zip(cache.waiting, (kv, gate), strict=True))
+        new = kv.shape[1] // self.rate
         whole = new * self.rate
         if cache is not None:
-            cache.waiting = tuple(row[:, whole:].clone() for row in rows)
-        kv, gate = (row[:, :whole].unflatten(1, (new, self.rate)) for row in rows)
+            cache.waiting = kv[:, whole:].clone(), gate[:, whole:].clone()
+        kv, gate = (y[:, :whole].unflatten(1, (new, self.rate)) for y in (kv, gate))
         made = self._summed(kv, gate, first, cache) if new else x.new_zeros(len(x), 0, self.width)
         if cache is not None:
             made = cache.sums = made if cache.sums is None else torch.cat((cache.sums, made), dim=1)
