@@ -10,7 +10,7 @@ from txcalc.document import Part
 from txcalc.models import store
 from txcalc.models.library import PresetFile, find, names, state, unknown
 from txcalc.models.load import load
-from txcalc.spec.compressed import Compressed
+from txcalc.spec.compression import Compressed
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.layers import MLA, AnyAttention, Attention

@@ -141,7 +141,10 @@ def _v4_kinds(c: Config, layers: int) -> list[str]:
 def _v4_rate(ratio: int, older: str) -> Reader:
     """Positions of a sum: by the kind of layer, by an older name, or as many as the kind is named after."""
     def rate(c: Config) -> Fields:
-        own = c.part("compress_rates", c.data.get("compress_rates") or {}, "")
+        given = c.take("compress_rates", default=None) or {}
+        if not isinstance(given, dict):
+            raise c.error("compress_rates", f"must be a mapping of kinds of layers, got {given!r}")
+        own = c.part("compress_rates", given, "")
         found = c.take(older, default=None) or own.size(_V4_KINDS[ratio], default=ratio)
         return {"attention": {"compression": {"rate": found, **({} if ratio == 128 else {
             "overlaps": True, "index_topk": size("index_topk"),

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Routing, Size, Spec, Switches, Usual
-from txcalc.spec.compressed import Compressed, Indexer
+from txcalc.spec.compression import Compressed, Indexer
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import Ahead, AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
 from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMixing, LinearAttention, OverImages

@@ -13,7 +13,7 @@ from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.compressed import Compressed, Compression
+    from txcalc.spec.compression import Compressed, Compression
     from txcalc.spec.inputs import Position, RotaryPosition
 
 
@@ -28,7 +28,7 @@ def visible_sums(n: Number, past: Number, rate: Number, most: Number | None = No
 def attention(
     t: Trace, spec: Compressed, position: Position | None, x: Tensor, span: Span, past: Number, *, cached: bool
 ) -> Tensor:
-    """One vector of each position, and of each sum, is the key and the value of all heads; contexts are rotated back.
+    """Contexts of vectors, of positions and of sums, that are key and value of all heads, rotated back and projected.
 
     ``span``: what a window's queries meet.
     """
@@ -81,7 +81,7 @@ def _after_cached(t: Trace, k: Tensor, span: Span) -> Tensor:
 def _held(
     t: Trace, spec: Compression, width: Number, b: Number, n: Number, past: Number, *, cached: bool
 ) -> None:
-    """What a compressor caches: its sums, what is no whole sum yet, and columns that the next sum takes again."""
+    """The cache of a compressor: its sums, what is no whole sum yet, and columns that the next sum takes again."""
     seen, columns = past + n, width * (1 + spec.overlaps)
     made = seen // spec.rate
     if cached:

@@ -12,7 +12,7 @@ from txcalc.trace.sizes import Product, least, several, visible_pairs
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.compressed import Indexer
+    from txcalc.spec.compression import Indexer
     from txcalc.spec.inputs import Position
     from txcalc.spec.layers import MLA, Attention
 

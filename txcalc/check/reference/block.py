@@ -43,7 +43,7 @@ from txcalc.check.reference.mixes import BalancedStreams, ChannelMix, NormGate, 
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
 from txcalc.check.reference.shared_blocks import SharedTransformer, SharedUse
-from txcalc.spec.compressed import Compressed
+from txcalc.spec.compression import Compressed
 from txcalc.spec.facts import located_blocks, shares_keys, side, skipped
 from txcalc.spec.inputs import (
     AlibiPosition,

@@ -69,7 +69,7 @@ class State(Remembered):
 
 @dataclass
 class Sums(Remembered):
-    """What a compressor carries: its sums (b, made, width), and rows (b, t, columns) that are none yet or again."""
+    """The state of a compressor: its sums (b, made, width), and rows (b, t, columns) that are none yet or again."""
 
     sums: Tensor | None = None
     waiting: tuple[Tensor, ...] = ()

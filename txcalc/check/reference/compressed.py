@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from txcalc.check.reference.attention import AdditiveMask, AttentionCore, Rotary
 from txcalc.check.reference.cache import LayerCache, Sums
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing, linear
-from txcalc.spec.compressed import Compressed, Compression, Indexer
+from txcalc.spec.compression import Compressed, Compression, Indexer
 from txcalc.spec.layers import Norm
 
 NORM = Norm(kind="rmsnorm", bias=False, eps=1e-6)
@@ -68,7 +68,7 @@ class Compressor(Sum):
 
 
 class SumIndexer(Sum):
-    """Heads of their own score sums of their own; a query sees the best. Choosing has no gradient."""
+    """An indexer whose heads score sums of their own; a query sees the best. Choosing has no gradient."""
 
     def __init__(self, plan: Compression, own: Indexer, d_model: int, rank: int, rotary: Rotary | None) -> None:
         super().__init__(plan, d_model, own.head_dim, rotary)
@@ -79,7 +79,7 @@ class SumIndexer(Sum):
 
     @torch.no_grad()
     def forward(self, x: Tensor, latent: Tensor, hidden: Tensor, past: int, cache: Sums | None) -> Tensor:
-        """What is added to the scores of sums, (b, n, made)."""
+        """Numbers that are added to the scores of sums, (b, n, made)."""
         sums, q = self.all_sums(x, past, cache), self.q(latent).unflatten(-1, (self.heads, -1))
         q = q if self.rotary is None else self.rotary(q, past)
         scores = torch.relu(q @ sums.transpose(1, 2).unsqueeze(1))  # (b, n, heads, made)
@@ -89,7 +89,7 @@ class SumIndexer(Sum):
 
 
 class CompressedAttention(nn.Module):
-    """One vector of each position, and of each sum, is the key and the value of all heads."""
+    """Attention in which one vector of each position, and of each sum, is the key and the value of all heads."""
 
     relative_bias: None = None
 

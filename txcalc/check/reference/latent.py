@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from txcalc.check.reference.attention import AdditiveMask, AttentionCore, Rotary
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
-from txcalc.spec.compressed import Indexer
+from txcalc.spec.compression import Indexer
 from txcalc.spec.layers import MLA, Norm
 
 

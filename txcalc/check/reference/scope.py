@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from txcalc.spec import autoencoder, compressed, inputs, layers, model, projections, rnn, tables
+from txcalc.spec import autoencoder, compression, inputs, layers, model, projections, rnn, tables
 from txcalc.spec.base import Spec
 from txcalc.spec.facts import STORAGE
 from txcalc.spec.quantization import Mixed, Quantization, StoredTensors
@@ -64,9 +64,9 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
         "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm", "joint",
     },
-    compressed.Indexer: {"heads", "head_dim"},
-    compressed.Compression: {"rate", "overlaps", "index_topk", "indexer"},
-    compressed.Compressed: {"kind", "heads", "head_dim", "q_rank", "o_groups", "o_rank", "window", "compression"},
+    compression.Indexer: {"heads", "head_dim"},
+    compression.Compression: {"rate", "overlaps", "index_topk", "indexer"},
+    compression.Compressed: {"kind", "heads", "head_dim", "q_rank", "o_groups", "o_rank", "window", "compression"},
     layers.Mamba2: {"kind", "heads", "head_dim", "state", "groups", "conv", "conv_bias", "bias", "norm"},
     rnn.Mamba: {"kind", "inner", "state", "rank", "conv", "conv_bias", "bias", "norms", "norm_scale",
                    "heads"},

@@ -9,7 +9,7 @@ from txcalc.spec.errors import FieldError
 
 
 class Indexer(Spec):
-    """What chooses the keys of sparse attention: small heads that score all of them (arXiv 2512.02556 section 2.1).
+    """The indexer of sparse attention: small heads that score all keys to choose some (arXiv 2512.02556 section 2.1).
 
     Queries come from the query latent; one key per token, normed, is shared by the heads and cached.
     """
@@ -37,7 +37,7 @@ class Compression(Spec):
 
 
 class Compressed(Spec):
-    """One vector of each position is key and value of all heads, in a window; sums of some positions' are seen beside.
+    """Attention in which one vector of a position is key and value of all heads: a window, and sums of what is before.
 
     Queries come from a latent, each head's normed without weights; contexts are rotated back, and projected in groups
     of heads, then together. Each head has a sink (DeepSeek-V4).
