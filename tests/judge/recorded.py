@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,3 +32,7 @@ def measured(entry: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
     if entry["cache"] is not None:
         assert totals.kv_cache_bytes is not None
         yield "cache", totals.kv_cache_bytes.value, 4 * entry["cache"]
+    if "image_flops" in entry:
+        run = Workload(phase="prefill", batch=2, seq=90, attention="eager", dtype="fp32")
+        with_images, without = (count(model, replace(run, images=n)).totals.flops_forward.value for n in (2, 0))
+        yield "images", with_images - without, entry["image_flops"]

@@ -24,7 +24,8 @@ def _own_labels(c: Config, kind: str, spec: Data) -> Data:
 gptj = partial(decoder, attention=HEADS, feed_forward=plain(d_ff=inner, act="activation_function"),
                norm={**LAYERNORM, "shared": True}, residual="parallel", head_bias=True, finish=_own_labels,
                position={"kind": "rope", "theta": 10_000.0, "dim": size("rotary_dim")},
-               ignore="n_ctx scale_attn_weights", only={"rotary": True})
+               ignore="n_ctx scale_attn_weights window_size",
+               only={"rotary": True, "num_heads": HEADS["heads"], "intermediate_size": (None, inner)})
 
 
 def _local(c: Config, layers: int) -> list[Data]:

@@ -215,7 +215,7 @@ def _muse_glimmer(c: Config, kind: str) -> Data:
     text, _ = part_of(c, "text_config", "muse_glimmer_text", only=True)
     image, _ = part_of(c, "vision_config", "muse_glimmer_vision", only=True)
     spec = _MUSE_TEXT.build(text, "lm")
-    softcap, tied = spec["head"].get("softcap"), c.flag("tie_word_embeddings")
+    softcap, tied = spec["head"].get("softcap"), c.flag("tie_word_embeddings", default=False)
     text.ignore("tie_word_embeddings")
     text.finish()
     side, merge, patch = image.size("pos_emb_height"), image.size("merge_size"), side_of(image, "patch_size")

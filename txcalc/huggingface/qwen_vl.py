@@ -20,6 +20,7 @@ from txcalc.huggingface.multimodal import family_of, head_of, part_of, seeing_cl
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Rows, Value, flag, gated, plain, read, size
 from txcalc.huggingface.sounds import grid_tower, pairs, two_layers, whisper_tower
 from txcalc.huggingface.vision import SIDE, flexible, patches, rotates_both_ways, side_of, vit_tower
+from txcalc.spec.errors import shown
 
 Projector = Callable[[Config, Data], Part]
 """What stands between a tower and the text; of the tower's configuration and its spec."""
@@ -71,7 +72,7 @@ def joined(
     tied = c.flag("tie_word_embeddings") | (text.flag("tie_word_embeddings") and ties)
     tower["projector"] = read(image, projector(image, tower))
     if deep:
-        tower["deepstack"] = _deepstack(image, tower, spec["layers"])
+        tower |= _deepstack(image, tower, spec["layers"])
     text.finish()
     image.finish()
     return {**spec, "head": head_of(kind, tied), "tower": tower}
@@ -129,15 +130,16 @@ def squares(c: Config, **attention: Value) -> Data:
         raise c.error("window_size", f"must be at least one merged square of {merge * patch} pixels")
     tower = frames(c, norm=RMS, feed_forward=gated(bias=True), side=SIDE if SIDE % square == 0 else 4 * square,
                    attention={"heads": size("num_heads"), "bias": True, **attention})
-    whole = _layers(c, "fullatt_block_indexes", tower["layers"])
+    whole = _layers(c, "fullatt_block_indexes")
     return layered(tower, [{} if i in whole else {"attention": {"image_window": square * merge}}
                            for i in range(tower["layers"])])
 
 
-def _layers(c: Config, name: str, layers: int) -> list[int]:
+def _layers(c: Config, name: str) -> list[int]:
+    """Numbers of layers, counted from 0: of one that the tower does not have, nothing is read."""
     listed = c.take(name)
-    if not isinstance(listed, list) or not all(type(i) is int and 0 <= i < layers for i in listed):
-        raise c.error(name, f"must be a list of some of the {layers} layers, counted from 0")
+    if not isinstance(listed, list) or not all(type(i) is int for i in listed):
+        raise c.error(name, f"must be a list of numbers of layers, got {shown(listed)}")
     return listed
 
 
@@ -162,18 +164,19 @@ def _qwen3(c: Config) -> Data:
     return frames(c, bias=True, side=side // merge, feed_forward=plain(), position={"kind": "learned", "size": rows})
 
 
-def _deepstack(image: Config, tower: Data, text_layers: int) -> list[Data]:
-    """Projectors of some layers, whose norms stand behind the merging."""
+def _deepstack(image: Config, tower: Data, text_layers: int) -> Data:
+    """Projectors of some layers, whose norms stand behind the merging, and those of layers that do not exist."""
     if "deepstack_visual_indexes" not in image.own:
         image.only("deepstack_visual_indexes", [])
-        return []
-    layers = tower["layers"]
-    deep = _layers(image, "deepstack_visual_indexes", layers)
-    if len(deep) > text_layers or len(set(deep)) < len(deep) or list(deep) != sorted(deep):
+        return {}
+    layers, listed = tower["layers"], _layers(image, "deepstack_visual_indexes")
+    deep = [i for i in listed if 0 <= i < layers]
+    if len(deep) > text_layers or len(set(deep)) < len(deep) or deep != sorted(deep):
         raise image.error("deepstack_visual_indexes", "must be different layers in order, as many as the text has "
                           "at most")
     projector = {name: value for name, value in tower["projector"].items() if name != "norm_first"}
-    return [projector | ({"unused_layers": layers - 1 - i} if i + 1 < layers else {}) for i in deep]
+    return {"unused": [projector] * (len(listed) - len(deep)), "deepstack": [
+        projector | ({"unused_layers": layers - 1 - i} if i + 1 < layers else {}) for i in deep]}
 
 
 # ---------------------------------------------------------------- those of others with parts of Qwen's
