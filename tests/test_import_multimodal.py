@@ -16,6 +16,7 @@ from test_import_fields import live as live_params
 
 from txcalc.answer.report import Totals, count
 from txcalc.huggingface.families import FAMILIES
+from txcalc.huggingface.importer import spec_from_config
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import image_positions, is_causal, positions
 from txcalc.spec.inputs import FrameInput, PatchInput, eighth
@@ -349,7 +350,7 @@ def _at(config: dict[str, Any], path: str) -> dict[str, Any]:
     ("qwen2_vl", {"vision_config": {"num_heads": 3}}, "vision_config.num_heads"),
     ("qwen2_vl", {"vision_config": {"hidden_size": 31}}, "vision_config.hidden_size"),
     ("qwen2_5_vl", {"vision_config": {"window_size": 3}}, "vision_config.window_size"),
-    ("qwen2_5_vl", {"vision_config": {"fullatt_block_indexes": [99]}}, "vision_config.fullatt_block_indexes"),
+    ("qwen2_5_vl", {"vision_config": {"fullatt_block_indexes": ["3"]}}, "vision_config.fullatt_block_indexes"),
     ("qwen3_vl", {"vision_config": {"num_position_embeddings": 2305}}, "vision_config.num_position_embeddings"),
     ("qwen3_vl", {"vision_config": {"deepstack_visual_indexes": [1, 1]}}, "vision_config.out_hidden_size"),
     ("qwen3_vl_moe", {"text_config": {"norm_topk_prob": False}}, "text_config.norm_topk_prob"),
@@ -397,3 +398,12 @@ def test_a_file_that_does_not_say_whether_its_head_is_tied(version: str | None, 
     if tied:
         assert totals(imported({**config, "transformers_version": version}), 0).params.value == unique_params(
             live(config))
+
+
+def test_a_file_of_the_text_that_names_the_class_of_the_whole_is_read_as_the_text() -> None:
+    text, notes = draw("qwen3_5", 0)["text_config"] | {"model_type": "qwen3_5_text"}, list[str]()
+    spec = spec_from_config({"architectures": ["Qwen3_5ForConditionalGeneration"], **text}, "c", "n", notes=notes)
+    assert spec == spec_from_config({"architectures": ["Qwen3_5ForCausalLM"], **text}, "c", "n")
+    assert any("of which this file is one: counted as Qwen3_5ForCausalLM" in note for note in notes)
+    with pytest.raises(SpecError, match="class 'CLIPModel' is not known"):
+        spec_from_config({"architectures": ["CLIPModel"], **text}, "c", "n")

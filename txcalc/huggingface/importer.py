@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from txcalc.huggingface.build import Data, labels
-from txcalc.huggingface.config import FORMER_CLASSES, REQUIRED, Config, Remarks
+from txcalc.huggingface.config import FORMER_CLASSES, REQUIRED, Config, Remarks, class_defaults
 from txcalc.huggingface.rows import Family
 from txcalc.spec.errors import SpecError, nearest, shown
 from txcalc.spec.invalid import InvalidSpec
@@ -46,7 +46,7 @@ def spec_from_config(
     family = FAMILIES[model_type]
     c = Config(data, model_type, source=source, remarks=Remarks(strict))
     with c.whole():
-        built = family.build(c, family.classes[class_name := _class(data, family, source)])
+        built = family.build(c, family.classes[class_name := _class(data, family, source, c.remarks.choices)])
         spec = {"name": name, "family": model_type, "modeling": model_type, **built}
         c.finish()
     spec |= _fused(model_type, spec)
@@ -144,20 +144,35 @@ def _quantization(c: Config, spec: Data) -> Data:
     return {} if packed is None else {"quantization": packed}
 
 
-def _class(data: Mapping[str, Any], family: Family, source: str) -> str:
-    """The class that a file names, as the library spells it: the first that is known, where it names several."""
+def _class(data: Mapping[str, Any], family: Family, source: str, choices: list[str]) -> str:
+    """The class that a file names, as the library spells it: the first that is known, where it names several.
+
+    A class that is built of several configurations, in a file that is one of them, stands for that part's own.
+    """
     classes = data.get("architectures") or [next(iter(family.classes))]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise SpecError(f"must be a list of classes, got {shown(classes)}", source=source, field="architectures")
     known = {name.casefold(): name for name in family.classes}  # PhiMoE is Phimoe in the library
     names = [FORMER_CLASSES.get(name.casefold(), name) for name in classes]
     found = next((known[name.casefold()] for name in names if name.casefold() in known), None)
+    own = next((name for name, kind in family.classes.items() if kind == "lm"), None)
+    if found is None and own and _is_whole(names[0]) and not _is_whole(own):
+        choices.append(f"{names[0]} is built of several configurations, of which this file is one: counted as {own}")
+        return own
     if found is None:
         hint = nearest(classes[0], family.classes)
         raise SpecError(f"class {classes[0]!r} is not known for model_type {data['model_type']}; "
                         f"known: {', '.join(family.classes)}" + (f"; did you mean {hint}?" if hint else ""),
                         source=source, field="architectures")
     return found
+
+
+def _is_whole(class_name: str) -> bool:
+    """Tell whether a class with a language model's head is built of several configurations."""
+    from txcalc.huggingface.families import FAMILIES
+
+    return any("text_config" in class_defaults().get(name, {}) for name, family in FAMILIES.items()
+               if family.classes.get(class_name) == "lm")
 
 
 def decoder_classes(prefix: str) -> dict[str, str]:

@@ -14,7 +14,6 @@ from typing import Final
 from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import NONE
-from txcalc.huggingface.inert import library_version
 from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Only, Part, Rows, Value, flag, passed_over, read, size
 from txcalc.huggingface.vision import nested, tower_of
 from txcalc.spec.errors import shown
@@ -103,7 +102,7 @@ def _tied(c: Config, text: Config, *, either: bool) -> bool:
         return tied or inner
     if "tie_word_embeddings" in c.data:
         return tied
-    version = str(c.data.get("transformers_version") or library_version()).partition(".")[0]
+    version = str(c.data.get("transformers_version", "")).partition(".")[0]
     if not version.isdigit():
         raise c.error("tie_word_embeddings", "required field is missing: versions of the library differ in what they "
                       "then take it to be")
