@@ -181,7 +181,7 @@ ROWS: Final[Rows] = {
         lm_classes("MiniCPM"), tied=flag("tie_word_embeddings", default=True), position=_rope(),
         bias=flag("attention_bias", default=False), only={"sparse_config": None},
         ignore="scale_emb scale_depth dim_model_base mup_denominator"),
-    "internvl_chat": Family(_INTERNVL.build, {"InternVLChatModel": "lm"}, ("intern_vit_6b",)),
+    "internvl_chat": Family(_INTERNVL.build, {"InternVLChatModel": "lm"}),
     "mixformer-sequential": _phi({"MixFormerSequentialForCausalLM": "lm"}),
     "nemotron-nas": decoder(
         lm_classes("DeciLM"), attention=_ALIKE, bias=flag("attention_bias"), position=_rope(),
