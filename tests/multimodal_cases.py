@@ -366,6 +366,11 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
     "musicflamingo": (text("qwen2"), [SOUND | {"model_type": ["audioflamingo3_encoder"]}], HEARD | {
         "projector_bias": [True, False]}),
     "voxtral": (text("llama", "mistral"), [SOUND | WIDE], HEARD),
+    "voxtral_realtime": ([{k: v for k, v in TEXTS["mistral"].items() if k != "tie_word_embeddings"}, {
+        "num_hidden_layers": [1], "vocab_size": [43]}], [{
+        "hidden_size": [12, 20], "num_hidden_layers": [1, 3], "num_attention_heads": [2, 4], "head_dim": [6, 8],
+        "intermediate_size": [17, 23], "num_mel_bins": [5, 7], "max_position_embeddings": [8, 16],
+        "sliding_window": [3, 9]}], TIED | HEARD | {"downsample_factor": [2, 4]}),
     "glmasr": (
         text("llama"), [{k: v for k, v in (SOUND | WIDE).items() if k not in (
             "max_source_positions", "activation_function")} | {
@@ -377,7 +382,8 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         TIED | HEARD | {"audio_merge_size": [2, 4], "projector_bias": [True, False]}),
 }
 """Of each: texts, towers, and the fields beside them."""
-SOUNDS = {"qwen2_audio", "qwen3_asr", "musicflamingo", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
+SOUNDS = {"voxtral_realtime",
+          "qwen2_audio", "qwen3_asr", "musicflamingo", "audioflamingo3", "voxtral", "glmasr", "moss_transcribe_diarize"}
 """Those whose towers hear."""
 ALONE = {"fuyu"}
 """Those without a tower's configuration."""

@@ -160,7 +160,7 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
         return {**block, "residual": "parallel", "norm": draw(norms(placement="pre", shared=draw(flags))) | UNGATED}
     placement = draw(st.sampled_from(PLACES))
     gate = UNGATED if placement not in ("pre", "sandwich") or draw(st.integers(0, 3)) else {
-        "gate_rank": 5, "gate_on": draw(st.sampled_from(("both", "attention")))}
+        "gate_rank": 5, "gate_on": draw(st.sampled_from(("both", "attention", "time")))}
     return draw(perhaps_apart(
         {**block, "residual": "sequential", "tanh_gates": not draw(st.integers(0, 4)),
          "norm": draw(norms(placement=placement, shared=False)) | gate}))

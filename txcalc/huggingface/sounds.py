@@ -10,8 +10,8 @@ from typing import Final
 from txcalc.huggingface.build import ACTIVATIONS, Data, rope
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.encoder import split_width
-from txcalc.huggingface.multimodal import Projector, head_of, part_of, seeing_classes, text_stack
-from txcalc.huggingface.rows import LAYERNORM, Family, Part, Rows, Value, plain, read, size
+from txcalc.huggingface.multimodal import Projector, family_of, head_of, part_of, seeing_classes, text_stack
+from txcalc.huggingface.rows import LAYERNORM, RMS, Family, Part, Reader, Rows, Value, gated, plain, read, size
 from txcalc.spec.inputs import eighth
 
 _WIDTH: Final = size("hidden_size", "d_model")
@@ -106,13 +106,46 @@ def two_layers(c: Config, text: Data, tower: Data) -> Part:
             "bias": True}
 
 
+def _streamed_tower(c: Config) -> Data:
+    """Layers like Mistral's behind Whisper's convolutions: each position sees those of a window before it."""
+    c.ignore("activation_function", "num_key_value_heads")
+    return whisper_tower(
+        c, "max_position_embeddings", position=lambda c: rope(c, c.size("head_dim")), norm=RMS, causal_mask=True,
+        feed_forward=gated(bias={"down": True}), attention={
+            "heads": _HEADS, "head_dim": size("head_dim"), "window": size("sliding_window"),
+            "bias": {"q": True, "k": False, "v": True, "o": True}})
+
+
+_STREAMED: Final = {"vocab_size": 131072, "hidden_size": 3072, "intermediate_size": 9216, "num_hidden_layers": 26,
+                    "rms_norm_eps": 1e-5, "rope_theta": 1e6, "head_dim": 128, "sliding_window": 8192}
+
+
+def _lagging(c: Config) -> Data:
+    """Mistral's text, whose feed-forwards read what is scaled by how far it lags behind the sound."""
+    given, _ = part_of(c, "text_config", "voxtral_realtime_text", only=True)
+    part = c.part("text_config", {**_STREAMED, **given.data, "model_type": "mistral"}, "mistral")
+    spec = family_of(part, "mistral", ("lm",)).build(part, "lm")
+    part.ignore("tie_word_embeddings")
+    part.finish()
+    return {**spec, "norm": {**spec["norm"], "gate_rank": 32, "gate_on": "time"}}
+
+
+def _streamed(c: Config, text: Data, tower: Data) -> Part:
+    """Some positions side by side, through two layers, which are added to the embeddings of tokens."""
+    merge = c.size("downsample_factor")
+    if tower["input"]["length"] % merge:
+        raise c.error("downsample_factor", f"must divide the {tower['input']['length']} positions of a sound")
+    return {"merge": merge, **_layer(c, text["d_model"], bias=False)}
+
+
 def hearing(
-    prefix: str, text: str, tower_type: str, tower: Value, projector: Projector, *, ties: bool = False, ignore: str = ""
+    prefix: str, text: str | Reader, tower_type: str, tower: Value, projector: Projector, *, ties: bool = False,
+    ignore: str = "",
 ) -> Family:
     """A family whose classes begin with ``prefix``; ``ties``: the head can be tied."""
     def build(c: Config, kind: str) -> Data:
         c.ignore("hidden_size", "tie_word_embeddings", *ignore.split())
-        spec = text_stack(c, "none", text, tied=False)
+        spec = text_stack(c, "none", text, tied=False) if isinstance(text, str) else text(c)
         sound, _ = part_of(c, "audio_config", tower_type, only=True)
         built = read(sound, tower)
         own = read(c if projector is not two_layers else sound, lambda part: projector(part, spec, built))
@@ -134,6 +167,9 @@ ROWS: Final[Rows] = {
                          ignore="timestamp_token_id token_classification_bias"),
     # Voxtral, arXiv 2507.13264; GLM-ASR; MOSS Transcribe Diarize.
     "voxtral": hearing("Voxtral", "llama", "voxtral_encoder", whisper_tower, _wide_rows),
+    "voxtral_realtime": hearing(
+        "VoxtralRealtime", _lagging, "voxtral_realtime_encoder", _streamed_tower, _streamed, ties=True,
+        ignore="audio_length_per_tok default_num_delay_tokens"),
     "glmasr": hearing("GlmAsr", "llama", "glmasr_encoder", _glm_tower, _glm, ties=True),
     "moss_transcribe_diarize": hearing(
         "MossTranscribeDiarize", "qwen3", "moss_transcribe_diarize_audio", whisper_tower, _moss, ties=True,

@@ -41,7 +41,10 @@ class BlockNorm(Norm):
     shared: Annotated[Flag, "parallel blocks: one norm feeds attention and feed-forward"] = False
     on_attention: Annotated[Flag, "false: attention has no norm of its own"] = True
     gate_rank: Annotated[Size | None, "what is normed is gated through a bottleneck of so many columns (A.X K2)"] = None
-    gate_on: Annotated[Literal["both", "attention"], "attention: the feed-forward's norm has no such gate"] = "both"
+    gate_on: Annotated[
+        Literal["both", "attention", "time"],
+        "attention: that of attention alone; time: that of the feed-forward, by how far a run lags (Voxtral Realtime)",
+    ] = "both"
 
     def _check(self) -> None:
         if self.gate_rank is not None and self.placement not in ("pre", "sandwich"):

@@ -81,12 +81,18 @@ def before(t: Trace, name: str, x: Tensor, block: Sublayers) -> Tensor:
                 for label, count in (("global_attention", first), (name, m - first)))
         return parts.join_positions(t, "attention_join", tuple(both), b, "normed")
     y = norm(t, f"{name}_norm", x, spec)
-    if spec.gate_rank is None or (name == "feed_forward" and spec.gate_on == "attention"):
+    timed, feeds = spec.gate_on == "time", name == "feed_forward"
+    if spec.gate_rank is None or (feeds and spec.gate_on == "attention") or (timed and not feeds):
         return y
     with t.frame(y), t.scope(f"{name}_norm_gate", component="norm gate"):
-        h = curves.activation(t, "activation", ops.linear(t, "down", y, spec.gate_rank), "silu")
-        gate = curves.activation(t, "gate", ops.linear(t, "up", h, x.shape[-1]), "sigmoid")
-        return ops.multiply(t, "gated", y, gate)
+        read = y
+        if timed:  # one vector for all
+            read = t.tensor(1, x.shape[-1], role=Role.PARAMETER, label="time", grad=False)
+            t.op("time", "elementwise", writes=(read,))
+        h = curves.activation(t, "activation", ops.linear(t, "down", read, spec.gate_rank), "gelu" if timed else "silu")
+        gate = ops.linear(t, "up", h, x.shape[-1])
+        gate = ops.shifted(t, "gate", gate) if timed else curves.activation(t, "gate", gate, "sigmoid")
+        return ops.multiply(t, "gated", y, gate, broadcast=timed)
 
 
 def _fused_norm(

@@ -247,8 +247,8 @@ class Block(nn.Module):
         if norm.placement == "none" or (name == "feed_forward" and norm.shared) or (name == "recurrent" and self.mixed):
             return
         bare = name == "attention" and self.bare
-        if norm.gate_rank is not None and (name != "feed_forward" or norm.gate_on == "both"):
-            self.add_module(f"{name}_norm_gate", NormGate(before, norm.gate_rank))
+        if norm.gate_rank is not None and norm.gate_on != ("attention" if name == "feed_forward" else "time"):
+            self.add_module(f"{name}_norm_gate", NormGate(before, norm.gate_rank, timed=norm.gate_on == "time"))
         width = before if norm.placement in ("pre", "sandwich") else after
         self.add_module(f"{name}_norm", nn.Identity() if bare else Normalization(norm, width))
         if norm.placement == "sandwich":

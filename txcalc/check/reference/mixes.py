@@ -203,14 +203,19 @@ class BalancedStreams(nn.Module):
 
 
 class NormGate(nn.Module):
-    """A gate of what is normed, which it reads through a bottleneck (A.X K2)."""
+    """A gate of what is normed, read through a bottleneck (A.X K2), or of how far a run lags (Voxtral Realtime)."""
 
-    def __init__(self, width: int, rank: int) -> None:
+    time: Tensor | None
+
+    def __init__(self, width: int, rank: int, *, timed: bool) -> None:
         super().__init__()
+        self.register_buffer("time", torch.ones(1, width) if timed else None, persistent=False)
         self.down, self.up = nn.Linear(width, rank, bias=False), nn.Linear(rank, width, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
         """(b, n, d) to (b, n, d)."""
+        if self.time is not None:
+            return x * (1 + self.up(F.gelu(self.down(self.time))))
         return x * torch.sigmoid(self.up(F.silu(self.down(x))))
 
 
