@@ -93,8 +93,10 @@ class Rotary(nn.Module):
         at = slice(past, past + x.shape[1] * step, step)
         cos, sin = self.cos[at], self.sin[at]
         turned, rest = x[..., : 2 * self.pairs], x[..., 2 * self.pairs :]
-        first, second = turned[..., : self.pairs], turned[..., self.pairs :]
-        crossed = torch.cat((second, -first) if back else (-second, first), dim=-1)
+        if back:  # halves have no names, which would hold what is rotated
+            crossed = torch.cat((turned[..., self.pairs :], -turned[..., : self.pairs]), dim=-1)
+        else:
+            crossed = torch.cat((-turned[..., self.pairs :], turned[..., : self.pairs]), dim=-1)
         turned = turned * cos + crossed * sin
         return torch.cat((turned, rest), dim=-1) if rest.shape[-1] else turned
 
