@@ -185,3 +185,11 @@ def test_nomics_own_files_have_the_names_of_gpt() -> None:
     for change in ({"hidden_size": 512}, {"prenorm": True}, {"n_inner": 3000}, {"pad_vocab_size_multiple": 1000},
                    {"num_experts": 8}, {"activation_function": "gelu"}, {"rotary_emb_fraction": 0.0}):
         assert counted({**renamed, **change}) is None
+
+
+def test_another_name_of_a_size_that_is_read_may_say_the_same() -> None:
+    """As Falcon's published files do, whose class holds the word ``n_head``."""
+    config = base("falcon")
+    again = config | {"n_head": config["num_attention_heads"], "n_layer": config["num_hidden_layers"]}
+    assert counted(again) == counted(config) == live(again)
+    assert counted(again | {"n_head": config["num_attention_heads"] + 1}) is None

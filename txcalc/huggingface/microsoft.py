@@ -35,7 +35,8 @@ def _git(c: Config, kind: str) -> Data:
 ROWS: Final[Rows] = {
     # GIT, arXiv 2205.14100.
     "git": Family(_git, {"GitForCausalLM": "lm", "GitModel": "none"}),
-    "git_vision_model": images({"GitVisionModel": "none"}, input=patches(bias=False), embedding_norm=True),
+    "git_vision_model": images({"GitVisionModel": "none"}, input=patches(bias=False), embedding_norm=True,
+                               ignore="projection_dim"),
     "phi": decoder(  # a parallel block behind one LayerNorm, biases everywhere
         "Phi", bias=True, qk_norm=_head_norm, feed_forward=plain(), norm={**LAYERNORM, "shared": True},
         residual="parallel", position=rope(part=0.5), head_bias=True),
