@@ -38,7 +38,7 @@ QWEN: Values = {"depth": [3, 4], "num_heads": [1, 2], "patch_size": [5, 6], "in_
                 "spatial_merge_size": [1, 2], "temporal_patch_size": [1, 2]}
 QWEN3: Values = QWEN | {
     "hidden_size": [16, 24], "intermediate_size": [17], "out_hidden_size": [32], "num_position_embeddings": [16, 36],
-    "deepstack_visual_indexes": [[0, 2], [1], [], [0, 1, 7]], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}
+    "deepstack_visual_indexes": [[0, 2], [1], [], [0, 1]], "hidden_act": ["gelu", "gelu_pytorch_tanh"]}
 QWEN_TEXT: Values = {k: v for k, v in TEXTS["qwen2"].items() if k not in (
     "tie_word_embeddings", "use_sliding_window", "sliding_window", "max_window_layers")} | {
     "hidden_size": [32], "num_attention_heads": [4], "tie_word_embeddings": [True, False],

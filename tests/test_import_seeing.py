@@ -9,11 +9,13 @@ from test_import_encoders import imported, live, unique_params
 from test_import_experts import active
 from test_import_multimodal import draw, totals
 
+from txcalc.answer.report import count
 from txcalc.spec.errors import SpecError
 from txcalc.spec.inputs import PatchInput
 from txcalc.spec.model import Model
 from txcalc.spec.resolve import merge
 from txcalc.spec.shorten import shorten
+from txcalc.trace.workload import Workload
 
 torch = pytest.importorskip("torch")
 
@@ -117,6 +119,16 @@ def test_a_token_passes_as_many_weights_as_in_the_class(model_type: str) -> None
             assert totals(imported(config), 0).params_active.value == active(live(config), chosen), config
             compared += 1
     assert compared > 2
+
+
+@pytest.mark.parametrize("model_type", ["qwen3_vl", "qwen3_vl_moe"])
+def test_projectors_of_layers_that_a_tower_has_not_are_counted_and_no_run_takes_them(model_type: str) -> None:
+    config = draw(model_type, 0)
+    least, more = ({**config, "vision_config": {**config["vision_config"], "deepstack_visual_indexes": layers}}
+                   for layers in ([0], [0, 8, 16]))
+    few, many = (count(imported(each), Workload(seq=90, batch=2, images=2)).totals for each in (least, more))
+    assert many.params.value == unique_params(live(more)) > few.params.value == unique_params(live(least))
+    assert many.flops_forward.value == few.flops_forward.value
 
 
 def test_moonshots_own_names_for_a_towers_sizes_must_agree() -> None:

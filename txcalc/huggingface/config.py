@@ -203,6 +203,8 @@ class Config:
             if not self.remarks.strict and self._is_inert(name, value):
                 self.remarks.passed.append(f"{self.path}{name}")
                 continue
+            if type(value) is int and any(name in names and self._size(names) == value for names in SIZES):
+                continue
             self._note(name, f"{UNKNOWN} for model_type {self.model_type}, and it could change the "
                        f"architecture (value {shown(value)})")
 
@@ -215,8 +217,6 @@ class Config:
                 return True
         if name == "bias":  # of all layers
             return [value] * 2 == [self.data.get(own, self.defaults.get(own)) for own in ("attention_bias", "mlp_bias")]
-        if type(value) is int and any(name in names and self._size(names) == value for names in SIZES):
-            return True
         width, heads = (self._size(names) for names in (SIZES[0], SIZES[2]))
         if name == "head_dim":
             return type(value) is int and 0 < value * heads == width
