@@ -86,8 +86,9 @@ def before(t: Trace, name: str, x: Tensor, block: Sublayers) -> Tensor:
         return y
     with t.frame(y), t.scope(f"{name}_norm_gate", component="norm gate"):
         read = y
-        if timed:  # one vector for all
-            read = t.tensor(1, x.shape[-1], role=Role.PARAMETER, label="time", grad=False)
+        if timed:  # one vector for all, if there are any
+            rows = int(all(t.size(axis) != 0 for axis in x.shape[:2]))
+            read = t.tensor(rows, x.shape[-1], role=Role.PARAMETER, label="time", grad=False)
             t.op("time", "elementwise", writes=(read,))
         h = curves.activation(t, "activation", ops.linear(t, "down", read, spec.gate_rank), "gelu" if timed else "silu")
         gate = ops.linear(t, "up", h, x.shape[-1])
