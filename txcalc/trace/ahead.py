@@ -24,8 +24,8 @@ def opened(t: Trace, stack: Stack, x: Tensor) -> Tensor:
         return x
     places: tuple[Tensor, ...] = ()
     if stack.position.kind == "learned":
-        name, ids = "position_embedding", t.tensor(n, role=Role.INDEX, label="places ahead", grad=False)
-        t.op(name, "embedding", writes=(ids,))
+        name = "position_embedding"
+        ids = ops.made(t, name, n, label="places ahead", kind="embedding")
         places = (ops.embedding(t, name, ids, stack.position.size, d, tied=t.path(f"{name}.weight")),)
     with t.scope("ahead"):
         first = ops.learned(t, "streams", (streams, d), streams, 1, d)

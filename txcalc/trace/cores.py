@@ -8,6 +8,7 @@ different (measured on an H200 with torch 2.11).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 from txcalc.trace import context, curves, ops, parts, ring
@@ -295,11 +296,8 @@ def _cast_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
 
 def added_mask(t: Trace, seen: Tensor, b: Number, role: Role) -> Tensor:
     """Zero where a query sees a key, else the least number, in a matrix for every sequence."""
-    bounds = tuple(t.tensor(role=role, label="mask", grad=False) for _ in range(2))
-    for bound in bounds:
-        t.op("mask", "elementwise", writes=(bound,))
-    mask = t.tensor(b, *seen.shape[1:], role=role, label="mask", scores=True, grad=False)
-    return t.op("mask", "elementwise", reads=(seen, *bounds), writes=(mask,))
+    bounds = (ops.made(t, "mask", role=role) for _ in range(2))
+    return ops.made(t, "mask", b, *seen.shape[1:], role=role, of=(seen, *bounds), scores=True)
 
 
 def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
@@ -309,9 +307,8 @@ def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
     if own and t.size(above - aligned) == 0:
         return own
     masks, rows = (own[0].shape[0], own[0].shape[2]) if own else (core.masked, core.span.queries)
-    mask = t.tensor(above - aligned, masks, rows, 8 * above, label="mask", scores=True, grad=False)
-    t.op("mask", "elementwise", reads=own, writes=(mask,))
-    return (mask,)
+    shape = (above - aligned, masks, rows, 8 * above)
+    return (ops.made(t, "mask", *shape, role=Role.ACTIVATION, of=own, scores=True),)
 
 
 def _aligned_bias(t: Trace, core: Core, bias: Tensor, b: Number) -> Tensor:
@@ -387,14 +384,9 @@ def _math(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
 
 def _causal_mask(t: Trace, queries: Number, keys: Number) -> None:
     """``ones().tril()`` and zero or minus infinity ``where`` it says so, which the caller holds."""
+    seen = partial(ops.made, t, "causal", queries, keys, scores=True)
     with t.frame():
-        ones, lower = (t.tensor(queries, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
-                       for _ in range(2))
-        t.op("causal", "elementwise", writes=(ones,))
-        t.op("causal", "elementwise", reads=(ones,), writes=(t.hold(lower),))
-        values = [t.tensor(role=Role.FLOAT32, label="value of the mask", grad=False) for _ in range(2)]
-        for value in values:
-            t.op("causal", "elementwise", writes=(value,))
-        mask = t.tensor(queries, keys, role=Role.FLOAT32, label="additive mask", scores=True, grad=False)
-        t.op("causal", "elementwise", reads=(lower, *values), writes=(mask,))
+        lower = t.hold(seen(role=Role.BOOL, of=seen(role=Role.BOOL, label="causal mask"), label="causal mask"))
+        values = [ops.made(t, "causal", role=Role.FLOAT32, label="value of the mask") for _ in range(2)]
+        mask = seen(role=Role.FLOAT32, of=(lower, *values), label="additive mask")
     t.hold(mask)

@@ -34,9 +34,7 @@ def route(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
         spread = t.tensor(n, e, role=scores.role, label="weights of experts")
         t.op("routing_map", "choice", saves=(chosen, seen), reads=(weights, chosen, balanced), writes=(spread, seen),
              backward=((ops.to(spread),), (ops.to(weights), ops.to(balanced))))
-        rows = t.tensor(n, 2 * e + 1, role=Role.COUNT, label="row map", grad=False)
-        t.op("row_map", "elementwise", reads=(seen,), writes=(rows,))
-        return spread, rows
+        return spread, ops.made(t, "row_map", n, 2 * e + 1, role=Role.COUNT, of=seen, label="row map")
 
 
 def _scores(t: Trace, spec: MoE, name: str, logits: Tensor) -> Tensor:

@@ -54,14 +54,10 @@ def relative_bias(
 def _buckets(t: Trace, name: str, spec: RelativePosition, like: Tensor, *, causal: bool) -> Tensor:
     """The first half of the buckets are distances, the rest their logarithms, of either sign unless causal."""
     def made(label: str, *reads: Tensor, role: Role = Role.INDEX) -> Tensor:
-        y = t.tensor(*like.shape, role=role, label=label, grad=False)
-        t.op(name, "elementwise", reads=reads, writes=(y,))
-        return y
+        return ops.made(t, name, *like.shape, role=role, of=reads, label=label)
 
     queries, keys = like.shape
-    places = [t.tensor(each, role=Role.INDEX, label="positions", grad=False) for each in (keys, queries)]
-    for place in places:
-        t.op(name, "elementwise", writes=(t.hold(place),))
+    places = [t.hold(ops.made(t, name, each, label="positions")) for each in (keys, queries)]
     offsets = made("distances", *places)
     with t.frame(offsets):
         away = t.hold(made("distances", made("distances behind", offsets) if causal else offsets))

@@ -146,8 +146,7 @@ def embed(
     with t.frame():
         for name, rows, hold in (("type", spec.token_types, t.hold), ("task", spec.task_types, _same)):
             if rows and reads_tokens:  # the first type for every token, where none are given
-                types = hold(t.tensor(b, n, role=Role.INDEX, label=f"{name} types", grad=False))
-                t.op(f"{name}_embedding", "embedding", writes=(types,))
+                types = hold(ops.made(t, f"{name}_embedding", b, n, label=f"{name} types", kind="embedding"))
                 x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
         for i, table in enumerate(spec.token_tables if reads_tokens else ()):
             for turn in range(0 if table.width is not None else table.lookups):
@@ -168,8 +167,7 @@ def _looked_up(
     t: Trace, name: str, b: Number, n: Number, rows: Number, width: Number, *, tied: bool = False
 ) -> Tensor:
     """Rows (b, n, width) of a table: its first one for every token, where no others are given."""
-    ids = t.tensor(b, n, role=Role.INDEX, label="rows of tables", grad=False)
-    t.op(name, "embedding", writes=(ids,))
+    ids = ops.made(t, name, b, n, label="rows of tables", kind="embedding")
     return ops.embedding(t, name, ids, rows, width, tied=f"{t.path(name)}.weight" if tied else None)
 
 
@@ -179,7 +177,7 @@ def _same(x: Tensor) -> Tensor:
 
 def types(t: Trace, n: Number) -> Tensor:
     """The types (n,) of tokens, made of buffers before the tokens are looked up."""
-    return t.op("type_embedding", "embedding", writes=(t.tensor(n, role=Role.INDEX, label="token types", grad=False),))
+    return ops.made(t, "type_embedding", n, label="token types", kind="embedding")
 
 
 def _typed(t: Trace, spec: Model, x: Tensor, types: Tensor) -> Tensor:
@@ -262,8 +260,7 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
             made = made if several(t, b) else made.view(1, n)
             return ops.add(t, x, t.hold(ops.embedding(t, "position_embedding", made, rows, width)))
         frozen = position.kind == "sinusoidal"
-        ids = t.tensor(n, role=Role.INDEX, label="positions", grad=False)
-        t.op("position_embedding", "embedding", writes=(ids,))
+        ids = ops.made(t, "position_embedding", n, label="positions", kind="embedding")
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
     if position.kind == "learned" and position.both_ways:
         return _both_ways(t, x, rows)

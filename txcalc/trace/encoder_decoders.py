@@ -39,11 +39,11 @@ def generating(t: Trace, encode: Callable[[], Tensor]) -> Tensor:
         found = memory = encode()
         t.workload = run
         if run.beams is not None:
-            found = t.tensor(run.rows, *memory.shape[1:], label=memory.label, grad=False)
-            memory = t.op("memory", "elementwise", reads=(memory,), writes=(found,))
+            found = memory = made(t, "memory", run.rows, *memory.shape[1:], role=Role.ACTIVATION, of=memory,
+                                  label=memory.label)
     if ran:
-        memory = t.tensor(run.rows, run.source_past, memory.shape[-1], label=memory.label, grad=False)
-        t.op("memory", "past", writes=(memory,))
+        shape = (run.rows, run.source_past, memory.shape[-1])
+        memory = made(t, "memory", *shape, role=Role.ACTIVATION, label=memory.label, kind="past")
     t.op("memory", "cache", reads=(memory,))
     return found
 
@@ -153,8 +153,7 @@ def _bias(
     name = "relative_bias"
     with t.frame():
         places = (t.hold(made(t, name, queries, of=made(t, name, queries))), t.hold(made(t, name, keys)))
-        apart = t.tensor(queries, keys, role=Role.INDEX, label="distances", grad=False)
-        t.op(name, "elementwise", reads=places, writes=(t.hold(apart),))
+        apart = t.hold(made(t, name, queries, keys, of=places, label="distances"))
         with t.frame():
             bucket = _buckets(t, name, apart, causal=causal)
         y = ops.embedding(t, name, t.hold(bucket), spec.buckets, heads)
@@ -164,8 +163,7 @@ def _bias(
 def _buckets(t: Trace, name: str, apart: Tensor, *, causal: bool) -> Tensor:
     """``_relative_position_bucket``: as many exact distances as logarithms of them, of either sign unless causal."""
     def like(*reads: Tensor, role: Role = Role.INDEX) -> Tensor:
-        y = t.tensor(*apart.shape, role=role, label="distance buckets", grad=False)
-        return t.op(name, "elementwise", reads=reads, writes=(y,))
+        return made(t, name, *apart.shape, role=role, of=reads, label="distance buckets")
 
     if causal:
         away, sign = like(like(apart, like(apart))), None

@@ -133,12 +133,8 @@ def _targets(t: Trace, *rows: Number) -> Tensor:
 def _shifted(t: Trace, name: str, *rows: Number) -> Tensor:
     """Labels (b, n) that are padded by one and shifted, which makes a copy of them unless they are one row."""
     *batch, n = rows
-    padded, shifted = (t.tensor(*batch, length, role=Role.INDEX, label="shifted labels", grad=False)
-                       for length in (n + 1, n))
-    t.op(name, "elementwise", writes=(t.hold(padded),))
-    if not several(t, *batch):
-        return padded
-    return t.op(name, "elementwise", reads=(padded,), writes=(t.hold(shifted),))
+    padded = t.hold(ops.made(t, name, *batch, n + 1, label="shifted labels"))
+    return t.hold(ops.made(t, name, *batch, n, of=padded, label="shifted labels")) if several(t, *batch) else padded
 
 
 def _chunked(t: Trace, name: str, logits: tuple[Tensor, ...]) -> Tensor:
@@ -190,7 +186,7 @@ def _fused(t: Trace, name: str, spec: Model, head: LMHead, x: Tensor) -> Tensor:
                     writes=(t.tensor(count, vocab, role=role, label="logits of a chunk", grad=False),), part="output")
 
     def cast(kind: Name, *shape: Number) -> Tensor:
-        return t.op(name, kind, writes=(t.tensor(*shape, role=role, label="cast of a chunk", grad=False),))
+        return ops.made(t, name, *shape, role=role, label="cast of a chunk", kind=kind)
 
     def under_autocast(count: Number, *, first: bool = False) -> None:
         """A chunk whose products read casts: of the transposed weight anew, and of the weight one that is cached."""

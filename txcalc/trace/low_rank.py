@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
 from txcalc.spec.errors import SpecError
@@ -147,12 +148,10 @@ def _weight(t: Trace, d_out: Number, d_in: Number, role: Role) -> Tensor:
 def _norms(t: Trace, weight: Tensor, product: Tensor) -> Tensor:
     """``get_weight_norm``."""
     (d_out, d_in), role = weight.shape, product.role
-    scaled, whole, norms = (t.tensor(*shape, role=role, label=label, grad=False) for shape, label in (
-        ((d_out, d_in), "scaled product"), ((d_out, d_in), "W + BA"), ((d_out,), "norms")))
+    made: Callable[..., Tensor] = partial(ops.made, t, "weight_norm", d_out, role=role)
     with t.frame():
-        for reads, writes in (((product,), scaled), ((weight, scaled), t.hold(whole)), ((whole,), norms)):
-            t.op("weight_norm", "elementwise", reads=reads, writes=(writes,))
-    return norms
+        scaled = made(d_in, of=product, label="scaled product")
+        return made(of=t.hold(made(d_in, of=(weight, scaled), label="W + BA")), label="norms")
 
 
 def _times(t: Trace, name: str, rows: Tensor, x: Tensor) -> Tensor:

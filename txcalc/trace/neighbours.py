@@ -9,7 +9,7 @@ from txcalc.trace import norms, ops, parts
 from txcalc.trace.cores import Core
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, several, visible_pairs
-from txcalc.trace.tensors import Number, Tensor
+from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.model import Stack
@@ -44,8 +44,7 @@ def surrounded(t: Trace, spec: Blocks, x: Tensor) -> tuple[Tensor, Tensor]:
     if spec.summaries is not None:
         with t.scope("summaries"):
             sums = n // spec.summaries
-            owners = t.tensor(sums, n, label="blocks, one-hot", grad=False)
-            t.op("owners", "elementwise", writes=(owners,))
+            owners = ops.made(t, "owners", sums, n, role=Role.ACTIVATION, label="blocks, one-hot")
             made = t.op("sum", "core", products=(Product(b, sums, d, n, backward=1),), saves=(owners,),
                         reads=(owners, x), backward=((ops.to(x),),),
                         writes=(t.tensor(b, sums, d, label="sums of blocks"),))

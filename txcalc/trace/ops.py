@@ -296,11 +296,11 @@ def elementwise(
 
 def made(
     t: Trace, name: str, *shape: Number, role: Role = Role.INDEX, of: Tensor | tuple[Tensor, ...] = (), label: str = "",
-    kind: Name = "elementwise",
+    kind: Name = "elementwise", scores: bool = False,
 ) -> Tensor:
     """A tensor without a gradient, integers if nothing is said, of nothing or of others."""
     return t.op(name, kind, reads=(of,) if isinstance(of, Tensor) else of,
-                writes=(t.tensor(*shape, role=role, label=label or name, grad=False),))
+                writes=(t.tensor(*shape, role=role, label=label or name, scores=scores, grad=False),))
 
 
 def like(t: Trace, x: Tensor, label: str, role: Role | None = None) -> Tensor:

@@ -54,8 +54,7 @@ def leave(t: Trace, name: str, y: Tensor) -> Tensor:
         part = t.tensor(b, n // t.layout.tp, d, role=y.made, label=y.label, grad=t.needs(y))
         return t.op(f"{name}_leave", "scattered", reads=(y,), writes=(part,), backward=((ops.to(y),),))
     with t.frame(y):
-        chunks = t.op(f"{name}_leave", "elementwise", reads=(y,),
-                      writes=(t.tensor(*y.shape, role=y.made, label=y.label, grad=False),))
+        chunks = ops.made(t, f"{name}_leave", *y.shape, role=y.made, of=y, label=y.label)
         part = t.tensor(b, n // t.layout.tp, d, role=y.made, label=y.label, grad=t.needs(y))
         buffer: Steps = ((ops.temporary(y),),) if several(t, b) else ()
         return t.op(f"{name}_leave", "scattered", reads=(y, chunks), writes=(part,), backward=(*buffer, (ops.to(y),)))
@@ -64,8 +63,7 @@ def leave(t: Trace, name: str, y: Tensor) -> Tensor:
 def masked(t: Trace, name: str, kind: Name, index: Tensor) -> tuple[Tensor, Tensor]:
     """The entries of an index that are not this rank's (``_MaskPartial``), and the index moved to its own rows."""
     def made(role: Role, *reads: Tensor) -> Tensor:
-        return t.op(name, kind, reads=reads, writes=(t.tensor(*index.shape, role=role, label="rows of others",
-                                                              grad=False),))
+        return ops.made(t, name, *index.shape, role=role, of=reads, label="rows of others", kind=kind)
 
     with t.frame():
         below = t.hold(made(Role.BOOL, index))
@@ -96,10 +94,10 @@ def log_softmax(t: Trace, name: str, logits: Tensor) -> Tensor:
     role = Role.FLOAT32 if narrow else logits.made
 
     def row(kind: Name, *reads: Tensor) -> Tensor:
-        return t.op(name, kind, reads=reads, writes=(t.tensor(*rows, 1, role=role, label=name, grad=False),))
+        return ops.made(t, name, *rows, 1, role=role, of=reads, kind=kind)
 
     def like(*reads: Tensor) -> Tensor:
-        return t.op(name, "loss", reads=reads, writes=(t.tensor(*logits.shape, role=role, label=name, grad=False),))
+        return ops.made(t, name, *logits.shape, role=role, of=reads, kind="loss")
 
     with t.frame():
         x = t.hold(like(logits)) if narrow else logits
@@ -118,7 +116,7 @@ def log_softmax(t: Trace, name: str, logits: Tensor) -> Tensor:
 def nll_loss(t: Trace, name: str, found: Tensor, targets: Tensor) -> Tensor:
     """``loss_parallel``'s: each rank has the log-probabilities of its targets alone; the gradient is that of logits."""
     def made(role: Role, *reads: Tensor, kind: Name = "loss", shape: tuple[Number, ...] = targets.shape) -> Tensor:
-        return t.op(name, kind, reads=reads, writes=(t.tensor(*shape, role=role, label=name, grad=False),))
+        return ops.made(t, name, *shape, role=role, of=reads, kind=kind)
 
     role = found.role
     with t.frame():

@@ -171,8 +171,7 @@ def _seen(t: Trace, b: Number, n: Number, keys: Number, window: Number | None, t
 
 def pairs(t: Trace, n: Number, keys: Number, *of: Tensor, b: Number = 1) -> Tensor:
     """A truth value for every pair of query and key."""
-    mask = t.tensor(b, 1, n, keys, role=Role.BOOL, label="causal mask", scores=True, grad=False)
-    return t.op("causal", "elementwise", reads=of, writes=(mask,))
+    return made(t, "causal", b, 1, n, keys, role=Role.BOOL, of=of, label="causal mask", scores=True)
 
 
 def _rotary_tables(
