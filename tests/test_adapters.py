@@ -334,27 +334,34 @@ def test_a_step_of_transformers_classes_with_peft(
         {"token_embedding": "embed"}, {"layers": "layers", "head": "lm_head"}, {"final_norm": "norm"})
       if (name, *parts) != ("neox", "final_norm")),
     ("gpt2", {"layers": "h"}), ("bert", {"token_embedding": "word_embeddings"}), ("vit", {"layers": "layers"}),
+    *((name, parts) for name in ("gemma2", "gemma3") for parts in (
+        {"token_embedding": "embed", "head": "lm_head"}, {"layers": "layers"}, {"final_norm": "norm"})),
+    ("whisper", {"encoder": "encoder", "frame_conv1": "encoder", "frame_conv2": "encoder"}),
+    ("whisper", {"decoder.layers": "decoder.layers"}), ("bart", {"decoder.layers": "decoder.layers"}),
+    ("bart", {"encoder.layers": "encoder.layers", "encoder.embedding_norm": "encoder.layernorm_embedding"}),
 ])
 def test_a_step_of_transformers_classes_with_frozen_parts(
     name: str, parts: dict[str, str], device: str, precision: str, recompute: str | None
 ) -> None:
-    from tests.test_implementations import CONFIGS, model, workload
+    from tests.test_implementations import CONFIGS, SOURCE, model, workload
     from txcalc.check import classes, fake_cuda
 
-    if (name, recompute is None) in (("gpt2", False), ("bert", False), ("vit", False)) or (
+    if (recompute and name in ("gpt2", "bert", "vit", "whisper", "bart")) or (
             name, precision) in (("olmo2", "amp"), ("deepseek-v3", "amp")):
         pytest.skip("is refused")
     amp, kept = precision == "amp", "fp32" if precision == "fp32" else "bf16"
     prefix = {"neox": "gpt_neox", "gpt2": "transformer", "bert": "bert.embeddings", "vit": "vit"}.get(name, "model")
     theirs = [each if each == "lm_head" else f"{prefix}.{each}" for each in parts.values()]
-    run: dict[str, Any] = {"attention": "sdpa", "freeze": theirs, "recompute": recompute == "full" or recompute}
+    kernel = "eager" if name == "gemma2" else "sdpa"
+    run: dict[str, Any] = {"attention": kernel, "freeze": theirs, "recompute": recompute == "full" or recompute,
+                           "dropout": 0.0} | ({"source_seq": SOURCE} if name == "bart" else {})
     dtypes = {"dtype": "fp32", "autocast": "bf16"} if amp else {"dtype": kept}
     try:
         real = fake_cuda.ask("live_bytes", CONFIGS[name], 2, 7, **dtypes, **run) if device == "fake-cuda" else (
             classes.live_bytes(CONFIGS[name], 2, 7, **{k: measure.DTYPES[v] for k, v in dtypes.items()}, **run))
     except NotRun as reason:
         pytest.skip(f"not run: {reason}")
-    w = workload(name, batch=2, device=device, attention="sdpa", dtype=kept, recompute=recompute, freeze=[*parts],
+    w = workload(name, batch=2, device=device, attention=kernel, dtype=kept, recompute=recompute, freeze=[*parts],
                  **{"precision": "amp"} if amp else {})
     assert [event.live for event in live_bytes(trace(model(name), w), in_place=False)] == [live for _, live in real]
 

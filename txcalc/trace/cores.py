@@ -275,7 +275,7 @@ def _efficient(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
         mask = (_aligned_bias(t, core, core.bias, b),)
     elif not same(core.masked, 0):
         mask = (*_aligned_mask(t, core), *core.masks[:1])
-    rows = -(-n // 32) * 32 if t.workload.keeps else 0
+    rows = -(-n // 32) * 32 if t.workload.keeps and any(map(t.needs, (q, k, v))) else 0
     statistics = t.tensor(b, core.heads.queries, rows, role=Role.FLOAT32, label="log-sum-exp")
     state = (t.tensor(role=Role.HOST, label=f"random {name}") for name in ("seed", "offset"))
     return _fused(t, "efficient", q, k, v, core, (statistics, *state), mask)

@@ -138,10 +138,10 @@ def check(t: Trace) -> None:
     policy, scaled = form(w.recompute or "") == "ops", any(
         op.kind.name == "adapter" and op.within.experts for op in t.ops)
     unbuilt = {
-        "an encoder and a decoder of transformers": alone and t.model.encoder is not None,
+        "relative positions in an encoder and a decoder of transformers": alone and t.model.encoder is not None and (
+            t.model.position.kind == "relative"),
         "tables of positions or types and recomputation": alone and w.recompute is not None and (
             t.model.token_types > 0 or t.model.position.kind == "learned"),
-        "norms whose scale is an offset": alone and t.code.rms_norm == "offset",
         "DoRA and recomputation by a policy": policy and w.dora is not None,
         "adapters of experts and recomputation by a policy": policy and scaled,
         "adapters beside weights that no run has work for": bool(w.adapter and t.model.idle),

@@ -169,6 +169,7 @@ def _offset_scale(t: Trace, name: str, x: Tensor, shape: tuple[Number, ...]) -> 
         t.op(name, "norm", weights=weights, writes=(wide,), backward=((ops.of_weight(path, *shape),),))
     t.op(name, "norm", reads=(wide,) if narrow else (), writes=(factor,), backward=((ops.through(wide),),))
     of_factor = (ops.to(factor) if narrow else ops.of_weight(path, *shape, viewed=True))._replace(summed=True)
-    return t.op(name, "norm", weights={} if narrow else weights, saves=(x, factor), reads=(x, factor),
+    saves = (x, factor) if t.needs(x) else (x,)
+    return t.op(name, "norm", weights={} if narrow else weights, saves=saves, reads=(x, factor),
                 writes=(ops.like(t, x, name),), backward=((ops.to(x),), (ops.temporary(x, passing=1),), (of_factor,)),
                 apart=True)
