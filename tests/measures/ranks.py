@@ -6,12 +6,15 @@ say that they are CUDA's. The process of its own (``txcalc.check.fake_cuda``) se
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch._subclasses import FakeTensorMode
+from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.distributed._functional_collectives import all_to_all_single_autograd
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.tensor import Replicate, Shard
@@ -27,7 +30,7 @@ from torch.distributed.tensor.parallel import (
 )
 from torch.utils._pytree import tree_leaves
 
-from tests.measures.sharded import WRAPPERS, ShardedMode, mesh
+from tests.measures.sharded import WRAPPERS, ShardedMode, layers, mesh, shard
 from txcalc.check.measure import Inputs
 from txcalc.check.measure_trained import build
 from txcalc.check.reference.attention import SelfAttention
@@ -104,17 +107,22 @@ class Ulysses(nn.Module):
 
 def rank_live_bytes(
     model: Model, batch: int, seq: int, *, tp: int = 1, cp: int = 1, sp: bool = False, rotates: str = "",
-    rank: int = 0, dtype: torch.dtype = torch.float32, device: str = "fake-cuda", **how: Any,
+    rank: int = 0, shards: Mapping[str, Any] | None = None, dtype: torch.dtype = torch.float32,
+    device: str = "fake-cuda", **how: Any,
 ) -> list[Any]:
     """Live bytes of a training step on one of cp x tp ranks, and the collectives of both passes.
 
-    See ``txcalc.check.measure.live_bytes``; ``how``: see ``build``.
+    See ``txcalc.check.measure.live_bytes``; ``how``: see ``build``. ``shards``: of ``sharded``, over dp and cp: then of
+    the second step, and what it adds, AdamW's highest moment last.
     """
     live = RankMode("cuda")
-    with live.sharded(), FakeTensorMode(allow_non_fake_inputs=True):
+    # The coordinates of the first rank, which meshes of shards else read from a tensor.
+    first = patch.object(DeviceMesh, "_compute_coordinates_from_mesh", staticmethod(lambda ranks, _: ranks.ndim * (0,)))
+    with live.sharded(), FakeTensorMode(allow_non_fake_inputs=True), first if shards else nullcontext():
         run = Inputs(model, batch, seq // cp, None, "cuda", dtype=dtype)
         root = build(model, length=seq, dtype=dtype, device="cuda", **how)
-        over = mesh(cp, tp, names=("cp", "tp"), rank=rank)
+        dp, groups = (shards["dp"], shards.get("replicas", 1)) if shards else (1, 1)
+        over = mesh(groups, dp // groups, cp, tp, names=("replicas", "dp", "cp", "tp"), rank=rank)
         if tp > 1:
             parallelize_module(root, over["tp"], plan(root, sp=sp))
         for module in root.modules() if cp > 1 and not rotates else ():
@@ -128,15 +136,29 @@ def rank_live_bytes(
         for module in root.modules():
             if isinstance(module, SelfAttention):
                 module.heads, module.kv_heads = module.heads // tp, max(1, module.kv_heads // tp)
+        if shards:
+            with unset_fake_temporarily():
+                both = over["dp", "cp"]._flatten("shards") if cp > 1 else over["dp"]
+                both = over["replicas", "dp"] if groups > 1 else both
+            update = torch.optim.AdamW(shard(root, layers(root), list(root.parameters()), shards, both))
         ring: AbstractContextManager[None] = nullcontext()
         if rotates:
             set_rotate_method(rotates)
             ring = context_parallel(over["cp"], buffers=[torch.empty(2 * cp, device="cuda")], buffer_seq_dims=[0])
         with ring, live, loss_parallel() if tp > 1 else nullcontext():
-            out = root(run.tokens)
-            end = root.loss_of(out, run.targets)
-            del out
-            between = len(live.collectives)
-            end.backward()
-        events = list(live.events)
+            end = None
+            for _ in range(1 + bool(shards)):
+                del end
+                root.zero_grad()
+                before, _, _ = live.now, live.taken(), live.collectives.clear()
+                out = root(run.tokens)
+                end = root.loss_of(out, run.targets)
+                del out
+                between = len(live.collectives)
+                end.backward()
+                if shards:
+                    events, live.peak = live.taken(), live.now
+                    update.step()
+                    events.append(("step", live.peak))
+        events = [(name, now - before) for name, now in (events if shards else live.events)]
         return [events, live.collectives[:between], live.collectives[between:]]

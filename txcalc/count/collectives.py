@@ -15,7 +15,7 @@ from txcalc.count import zero
 from txcalc.count.flops import again
 from txcalc.count.gradients import parameters, unrolled
 from txcalc.count.optimizers import OPTIMIZERS
-from txcalc.count.parameter import Parameter
+from txcalc.count.parameter import Parameter, summed
 from txcalc.count.replay import gathered
 from txcalc.count.stages import sent
 from txcalc.spec.facts import attentions
@@ -97,7 +97,7 @@ def _of_gradients(trace: Trace) -> Iterator[Collective]:
         together = [p for p in own if bool(p.op.within.experts) == experts or (layout.ep == 1 and not experts)]
         if together and (not experts or layout.ep > 1) and zero.ranks(trace, together[0].op) > 1:
             yield from _shared(trace, together, axis)
-    split = [p for p in own if layout.tp > 1 and _sums(trace, p)]
+    split = [p for p in own if layout.tp > 1 and summed(trace, p.op, p.name)]
     if split and trace.code.adds_gradients:
         yield Collective("all-reduce", "tp", sum(map(_size, split)), 1, "step", "norms")
     else:
@@ -105,7 +105,7 @@ def _of_gradients(trace: Trace) -> Iterator[Collective]:
         times = 1 if layout.shards else often + bool(w.clip)
         for p in split:
             yield Collective("all-reduce", "tp", p.elements * p.width, p.copies * times,
-                             "backward" if layout.shards else "step", p.path)
+                             "backward" if layout.shards and len(p.op.reads[0].shape) == 3 else "step", p.path)
     copied = {each.head_dim for each in attentions(trace.whole)
               if each.kind == "standard" and each.kv_heads < layout.tp}
     for p in own:
@@ -158,17 +158,3 @@ def _buckets(gradients: Iterable[Parameter]) -> Iterator[int]:
             size, most = 0, BUCKET
     if size:
         yield size
-
-
-def _sums(trace: Trace, p: Parameter) -> bool:
-    """Ranks have each a part of the positions, or of the heads, that all of a weight is used on, and so of its
-    gradient: of a norm's, and of Megatron-LM's routers and biases after a sum."""
-    op, layout, w = p.op, trace.layout, trace.workload
-    if op.within.tower or not op.reads:
-        return False
-    shape, scales = op.reads[0].shape, op.kind.group == "norm" or op.kind.name == "scale"
-    if trace.code.adds_gradients:
-        scales |= op.kind.group == "router" or (p.name == "bias" and op.part in ("attention output", "down"))
-        return scales and (layout.sp or len(shape) == 4)
-    parts = layout.by_position * layout.cp
-    return scales and (len(shape) == 4 or (layout.sp and len(shape) == 3 and shape[1] * parts == w.seq))

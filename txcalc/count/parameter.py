@@ -6,7 +6,7 @@ from collections.abc import Callable
 from math import prod
 from typing import NamedTuple
 
-from txcalc.trace.record import Op
+from txcalc.trace.record import Op, Trace
 
 
 class Parameter(NamedTuple):
@@ -25,6 +25,20 @@ class Parameter(NamedTuple):
     def elements(self) -> int:
         """Of one copy."""
         return prod(self.shape)
+
+
+def summed(trace: Trace, op: Op, name: str = "weight") -> bool:
+    """Ranks have each a part of the positions, or of the heads, that all of a weight is used on, and so of its
+    gradient: of a norm's, and of Megatron-LM's routers and biases after a sum."""
+    layout, w = trace.layout, trace.workload
+    if op.within.tower or not op.reads:
+        return False
+    shape, scales = op.reads[0].shape, op.kind.group == "norm" or op.kind.name == "scale"
+    if trace.code.adds_gradients:
+        scales |= op.kind.group == "router" or (name == "bias" and op.part in ("attention output", "down"))
+        return scales and (layout.sp or len(shape) == 4)
+    parts = layout.by_position * layout.cp
+    return scales and (len(shape) == 4 or (layout.sp and len(shape) == 3 and shape[1] * parts == w.seq))
 
 
 Elements = Callable[[Parameter], int]

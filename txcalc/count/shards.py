@@ -17,6 +17,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.count.entries import Entry
+from txcalc.count.parameter import summed
 from txcalc.count.turns import Border, Edge, Memory, Step, Unit, Value, Weight
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
@@ -229,6 +230,7 @@ class Sharding:
 
     def _reduce(self, live: Live, unit: Unit) -> None:
         """Reduce a unit's gradients, and keep the rank's own part of them."""
+        self._redistribute(live, unit)
         self._reshard(live, unit)
         self._free(live, self._scattered)
         self._scattered = []
@@ -258,6 +260,17 @@ class Sharding:
                     live.release([reduced])
             made.what, made.group = "sharded gradients", "gradients"
             live.release([*held, *([made] if self._later else [])])
+
+    def _redistribute(self, live: Live, unit: Unit) -> None:
+        """Sum gradients over ranks of tensor parallelism, or take a rank's part of a table's, where DTensor has not yet
+        (``_get_grad_inner_tensor``)."""
+        sizes = {weight.path: prod(weight.shape) * self._width for weight in unit.weights}
+        for value, (path, edges) in unit.gradients.items() if self._trace.layout.tp > 1 else ():
+            if (old := value.gradient) is not None and (old.bytes > sizes[path] or (
+                    summed(self._trace, old.op) and len(old.op.reads[0].shape) == 3)):
+                value.gradient = replace(old, bytes=min(old.bytes, sizes[path]), users=0)
+                live.allocate(unit.op.path, [value.gradient])
+                live.release([_often(old, edges)])
 
     def _named_last(self, unit: Unit) -> str:
         """The last of the unit's weights as modules have them, whose gradient a local of the reduction holds on to."""

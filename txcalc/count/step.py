@@ -95,15 +95,15 @@ def least(trace: Trace, like: Trace, rounded: Callable[[int], int]) -> int:
 
 def certainty(trace: Trace) -> Literal["exact", "bound", "estimate"]:
     """Certainty of the peak: an estimate under ZeRO and where no test has followed a layout's parts together, which of
-    split weights' optimizers is AdamW's step alone, where norms are split too; a bound where it is not known what the
-    optimizer's step, or a compiled loss, allocates.
+    split weights' optimizers is AdamW's step alone, where norms are split or sharded too; a bound where it is not known
+    what the optimizer's step, or a compiled loss, allocates.
 
     Also where a later micro-batch adds a gradient that is handed on as it is: autograd then frees it at once, while
     here it lives until its weight's turn comes in the backward pass.
     """
     w = trace.workload
     adamw = w.updates == "adamw" and w.optimizer_kernel in (None, "foreach")
-    followed = trace.layout.tp == 1 or w.phase != "training" or (trace.layout.sp and adamw)
+    followed = trace.layout.tp == 1 or w.phase != "training" or (adamw and bool(trace.layout.sp or trace.layout.shards))
     if unmeasured(trace) or not followed or zero.stage(trace):
         return "estimate"
     handed = any(g.how == "same" and isinstance(g.of, str) for op in trace.ops for step in op.backward for g in step)

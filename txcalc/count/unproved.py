@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Final
 from txcalc.count.optimizers import order
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, located_blocks, projects_by_experts, unpatched, unread
-from txcalc.spec.layers import AttentionBias, DenseBias
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
 from txcalc.spec.words import form
 from txcalc.trace.implementations import TRANSFORMERS, features
@@ -164,12 +163,9 @@ SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
         getattr(b.attention, name, False) for name in ("sinks", "output_gate", "kv_shared")))),
     ("key heads with copies", lambda t: _any(
         t.whole, lambda b: getattr(b.attention, "kv_heads", t.layout.tp) < t.layout.tp)),
-    ("biases where all layers are recomputed", lambda t: form(t.workload.recompute or "") == "full" and _any(
-        t.model, lambda b: getattr(b.attention, "bias", None) not in (None, AttentionBias()) or getattr(
-            b.feed_forward, "bias", None) not in (None, DenseBias()))),
     ("layers recomputed by a policy", lambda t: form(t.workload.recompute or "") == "ops"),
     ("stages of a pipeline", lambda t: t.layout.pp > 1),
-    ("sharded weights", lambda t: t.layout.alike > 1 and (t.layout.fsdp is not None or t.layout.zero > 0)),
+    ("weights that ZeRO shares", lambda t: t.layout.alike > 1 and t.layout.zero > 0),
     ("several micro-batches of one step", lambda t: (t.workload.accumulate or 1) > 1),
 )
 """What is not split yet of a rank that has a part of a model's tensors, and what is, but no test has followed."""
