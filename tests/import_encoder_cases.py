@@ -205,6 +205,22 @@ CASES: dict[str, Values] = {
         "window_size": [2, 4], "num_channels": [1, 3], "mlp_ratio": [1.5, 2.0],
         "qkv_bias": [True, False], "hidden_act": ["gelu", "relu"], "use_absolute_embeddings": [name == "swin", False],
         "num_labels": LABELS} for name in ("swin", "donut-swin", "swinv2")},
+    "cvt": {
+        "depth": [[1, 2, 3], [2, 2, 4]], "embed_dim": [[6, 12, 20], [8, 12, 24]], "patch_sizes": [[7, 3, 3], [5, 3, 3]],
+        "patch_stride": [[4, 2, 2]], "patch_padding": [[2, 1, 1]], "num_heads": [[1, 3, 4], [2, 2, 4]],
+        "kernel_qkv": [[3, 3, 3]], "stride_kv": [[2, 2, 2], [3, 2, 1]], "mlp_ratio": [[2.0, 3.0, 1.5]],
+        "qkv_bias": [[True, False, True], [False, True, False]], "num_channels": [1, 3], "num_labels": LABELS,
+        "cls_token": [[False, False, True]]},
+    "swiftformer": {
+        "depths": [[2, 1, 3], [1, 2, 2]], "embed_dims": [[6, 12, 20], [8, 12, 24]], "image_size": [32, 48],
+        "mlp_ratio": [2, 3], "downsamples": [[True, False, True], [True, True, True]], "hidden_act": ["gelu", "relu"],
+        "down_patch_size": [3], "down_stride": [2, 3], "down_pad": [1], "num_channels": [1, 3],
+        "num_labels": LABELS},
+    "mobilevitv2": {
+        "image_size": [64, 128], "patch_size": [1, 2], "expand_ratio": [2.0, 1.5], "hidden_act": ["silu", "relu"],
+        "conv_kernel_size": [3, 5], "n_attn_blocks": [[1, 2, 1], [2, 1, 3]], "width_multiplier": [0.25, 0.5],
+        "base_attn_unit_dims": [[64, 96, 128]], "ffn_multiplier": [1, 2], "num_channels": [1, 3],
+        "num_labels": LABELS},
     **{name: {
         "num_encoder_blocks": [3], "depths": [[1, 2, 1], [2, 1, 2]], "hidden_sizes": [[6, 12, 20], [8, 12, 24]],
         "strides": [[4, 2, 2]], "patch_sizes": [[4, 2, 2]] if name == "pvt" else [[7, 3, 3], [5, 5, 3]],

@@ -32,7 +32,7 @@ QUIRKS = {("t5", "tie_word_embeddings"), ("mt5", "tie_word_embeddings"), ("umt5"
 """Where the class does not do what its configuration says, and the count does."""
 FLOOR = 20
 """The fewest changes of a family's fields that must be compared with its class."""
-FEW = {"pvt_v2": 15, "segformer": 19}
+FEW = {"pvt_v2": 15, "segformer": 19, "cvt": 3, "swiftformer": 8, "mobilevitv2": 12}
 """The same of families most of whose fields are lists, which are not changed."""
 UNNAMED = {"bamba", "falcon_h1", "lfm3", "zamba", "zamba2"}
 """Types whose draws say their kinds of layers otherwise than by the field with two names, or need just one of these."""

@@ -188,8 +188,9 @@ def test_an_autoencoder_has_the_weights_of_the_reference() -> None:
         assert parameters(model).verdict == "equal", parameters(model).differences
 
 
+@pytest.mark.parametrize("positions", [True, False])
 @pytest.mark.parametrize("eager", [True, False])
-def test_stages_of_convolutions_cost_what_the_reference_measures(eager: bool) -> None:
+def test_stages_of_convolutions_cost_what_the_reference_measures(eager: bool, positions: bool) -> None:
     def stage(width: int, **attention: Any) -> list[dict[str, Any]]:
         mixing = [{"channels": 2 * width, "kernel": 1, "bias": True},
                   {"channels": 2 * width, "groups": 2 * width, "bias": True, "activation": "gelu", "norm": "batchnorm"},
@@ -204,9 +205,25 @@ def test_stages_of_convolutions_cost_what_the_reference_measures(eager: bool) ->
     compare(Model.from_data({
         "name": "stages", "architecture": "encoder-only", "d_model": 6, "position": "none", "embedding_norm": True,
         "input": {**PLAIN, "image": 24, "kernel": 5}, "head": {"kind": "classifier", "labels": 5},
-        "groups": [{"blocks": [*stage(6, image_reduction=2), way(9), *stage(9), way(
-            12, positions=True, class_tokens=1), {"attention": {"heads": 2, "head_dim": 6}, "feed_forward": {
-                "d_ff": 13}}]}]}), 36, eager=eager)
+        "groups": [{"blocks": [*stage(6, image_reduction=2), way(9), *stage(9, image_convolution=3), way(
+            12, positions=positions, class_tokens=1), {"attention": {
+                "heads": 2, "head_dim": 6, **({} if positions else {"image_convolution": 3, "image_reduction": 2})},
+                "feed_forward": {"d_ff": 13}}]}]}), 36, eager=eager)
+
+
+@pytest.mark.parametrize("eager", [True, False])
+def test_one_sum_of_all_positions_costs_what_the_reference_measures(eager: bool) -> None:
+    def alone(**recurrent: Any) -> dict[str, Any]:
+        return {"attention": None, "feed_forward": None, "norm": {"placement": "none"}, "recurrent": recurrent}
+
+    norm = alone(kind="image-convolutions", norm="batchnorm", activation="relu", layers=[])
+    compare(Model.from_data({
+        "name": "sums", "architecture": "encoder-only", "d_model": 6, "position": "none", "layer_scale": True,
+        "final_norm": False, "input": {**PLAIN, "image": 24}, "head": {
+            "kind": "classifier", "labels": 5, "of": "mean", "copies": 2}, "groups": [{"blocks": [
+                {**norm, "residual": "none"}, {**alone(kind="additive-attention"), "repeat": 2}, {
+                    **alone(kind="additive-attention", separable=True), "norm": {}, "feed_forward": {"d_ff": 13}}, {
+                    **norm, "residual": "none"}]}]}), 36, eager=eager)
 
 
 def spec(**tower: Any) -> Model:

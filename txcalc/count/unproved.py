@@ -76,7 +76,10 @@ LAYERS: Final[Rows] = (
     ("a merging of patches", lambda b: getattr(b.recurrent, "kind", "") == "patch-merging"),
     ("convolutions over an image", lambda b: getattr(b.recurrent, "kind", "") == "image-convolutions"),
     ("windows with a border", lambda b: getattr(b.attention, "window_border", False)),
+    ("convolutions before queries, keys and values", lambda b: getattr(
+        b.attention, "image_convolution", None) is not None),
     ("keys of fewer positions", lambda b: getattr(b.attention, "image_reduction", None) is not None),
+    ("additive attention", lambda b: getattr(b.recurrent, "kind", "") == "additive-attention"),
     ("a Fourier transform", lambda b: getattr(b.recurrent, "kind", "") == "fourier"),
     ("an adapter of languages", lambda b: b.adapter is not None),
     ("projections for what is not there", lambda b: getattr(b.attention, "unused", None) not in (

@@ -14,7 +14,8 @@ NAMES: Final = {
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",
     "kimi-delta": "Kimi delta attention", "short-convolution": "gated short convolution",
-    "image-convolutions": "convolutions over an image", "fourier": "Fourier mixing",
+    "image-convolutions": "convolutions over an image", "additive-attention": "additive attention",
+    "fourier": "Fourier mixing",
     "patch-merging": "merging of patches", "mlstm": "xLSTM matrix memory",
     "rg-lru": "real-gated linear recurrence", "wkv": "RWKV time mixing",
     "rnn": "RNN", "lstm": "LSTM", "gru": "GRU", "convolution": "convolution",
@@ -210,6 +211,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "pieces": Letter("P_m", "pieces of a maxout unit"),
     "tokens": Letter("j", "positions that a projector hands on"),
     "image_window": Letter("Q", "patches along a square that attends by itself"),
+    "image_convolution": Letter("C_q", "pixels along a convolution before queries, keys and values"),
     "image_reduction": Letter("R", "stride of the convolution before keys and values"),
     "separators": Letter("z", "newlines between an image's positions"),
     "merge": Letter("M", "patches along a merged square"),

@@ -260,7 +260,7 @@ class ClassifierHead(Spec):
     bias: Flag = True
     of: Literal["first", "all", "mean", "first+mean", "votes"] = "first"
     transform: HeadTransform | None = None
-    copies: Annotated[Size, "heads side by side, each on its own class token (DeiT)"] = 1
+    copies: Annotated[Size, "heads side by side, each on its own class token (DeiT), or on the mean"] = 1
 
 
 class ContrastiveHead(Spec):

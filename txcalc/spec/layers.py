@@ -12,7 +12,17 @@ from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Routing, 
 from txcalc.spec.compression import Compressed, Indexer
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import Ahead, AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
-from txcalc.spec.rnn import GRU, LSTM, RNN, ByChannel, Convolution1D, FourierMixing, LinearAttention, OverImages
+from txcalc.spec.rnn import (
+    GRU,
+    LSTM,
+    RNN,
+    ByChannel,
+    Convolution1D,
+    FourierMixing,
+    GlobalAttention,
+    LinearAttention,
+    OverImages,
+)
 
 # ---------------------------------------------------------------- norms
 
@@ -96,6 +106,8 @@ class Attention(Spec):
     image_window: Annotated[Size | None, "patches along the side of a square window of an image"] = None
     window_border: Annotated[Flag, "zeros fill an image up to whole windows (SAM)"] = False
     image_reduction: Annotated[Size | None, "stride of a normed convolution before keys and values (PVT)"] = None
+    image_convolution: Annotated[Size | None, "kernel of a convolution before each of q, k and v, normed; of k and v "
+                                 "with stride image_reduction (CvT)"] = None
     softcap: Annotated[Positive | None, "scores become softcap * tanh(score / softcap)"] = None
     sinks: Annotated[Flag, "one learned logit per head that takes part in the softmax"] = False
     output_gate: Annotated[Flag, "the context is multiplied by sigmoid(gate(x))"] = False
@@ -289,7 +301,7 @@ Mixer = RNN | LSTM | GRU | Convolution1D | LinearAttention | Attention | Mamba2
 
 Recurrent = Annotated[
     Mamba2 | GatedDelta | LightningAttention | KimiDelta | ShortConvolution | RNN | LSTM | GRU | Convolution1D
-    | FourierMixing | ByChannel | OverImages,
+    | FourierMixing | GlobalAttention | ByChannel | OverImages,
     Usual("mamba2"),
 ]
 

@@ -32,7 +32,7 @@ from txcalc.spec.inputs import (
     TransformerXLPosition,
 )
 from txcalc.spec.layers import MLA, AnyAttention, Attention, BlockNorm, Dense, FeedForward, Recurrent
-from txcalc.spec.projections import AltUp, Bottleneck, Convolution, LanguageAdapter, check_crossing
+from txcalc.spec.projections import AltUp, Bottleneck, Convolution, LanguageAdapter, check_altup, check_crossing
 from txcalc.spec.quantization import Quantization, StoredTensors
 from txcalc.spec.tables import Entities, IdleWeight, PerLayerEmbedding, TokenTable
 
@@ -343,7 +343,7 @@ class Model(Stack):
         if own is not None and isinstance(own.input, TokenInput) and own.d_model not in (None, self.d_model):
             raise FieldError(("encoder", "d_model"), "tokens of both stacks have vectors of one width: leave it out")
         self._check_per_layer_embedding()
-        widths.check_altup(self)
+        check_altup(self)
         self._check_vectors()
         widths.check(self)
         for name, sizes in self.stored.layers.items() if self.stored else ():

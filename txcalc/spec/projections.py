@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from txcalc.spec.base import Activation, Count, Flag, Size, Spec
 from txcalc.spec.errors import FieldError
+from txcalc.spec.facts import located_blocks
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention, BlockNorm
@@ -117,7 +118,8 @@ class Convolution(Spec):
 
 def check_crossing(attention: Attention) -> None:
     """Raise ``FieldError`` for what attention to something else cannot do."""
-    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys", "ahead", "image_reduction"):
+    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys", "ahead", "image_reduction",
+                 "image_convolution"):
         if getattr(attention, name) != attention.default(name):
             raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
                              "neighbours and angles")
@@ -140,8 +142,13 @@ def check_experts(attention: Attention) -> None:
         raise FieldError(("kv_heads",), "differential attention halves them: an even number")
     if attention.window_border and attention.image_window is None:
         raise FieldError(("window_border",), "needs image_window")
-    plain = {"kind", "heads", "kv_heads", "head_dim", "bias", "scale", "image_reduction", "qk_norm"}
-    for name in sorted({*attention.names()} - plain) if attention.image_reduction is not None else ():
+    plain = {"kind", "heads", "kv_heads", "head_dim", "bias", "scale", "image_reduction", "image_convolution",
+             "qk_norm"}
+    if (attention.image_convolution or 1) % 2 == 0:
+        raise FieldError(("image_convolution",), f"{attention.image_convolution} is even: it would look further to one "
+                         "side")
+    reduces = attention.image_reduction is not None or attention.image_convolution is not None
+    for name in sorted({*attention.names()} - plain) if reduces else ():
         if getattr(attention, name) != attention.default(name):
             raise FieldError((name,), "keys of fewer positions of an image have none")
     if attention.query_experts is None:
@@ -181,3 +188,17 @@ def check_shared_blocks(model: Model, blocks: list[tuple[tuple[str | int, ...], 
             raise FieldError((*path, "shared_block", "feed_forward"), "a shared block has a plain one")
         if model.position.kind not in ("none", "learned", "sinusoidal", "rope") or model.encoder or model.streams:
             raise FieldError((*path, "shared_block"), "needs positions in embeddings, rope or none, and a single stack")
+
+
+def check_altup(model: Model) -> None:
+    """Alternating updates need a vector of each layer's, and layers of attention and feed-forward in norms."""
+    if model.altup is None:
+        return
+    beside = model.streams or model.layer_scale or model.residual_scale or model.per_layer_embedding is None
+    if beside or any(
+            block.attention is None or block.feed_forward is None or block.recurrent or block.adapter
+            or block.tanh_gates or block.residual != "sequential" or block.norm.placement != "sandwich"
+            or block.norm.gate_rank or not block.norm.on_attention or block.convolution or block.bottleneck
+            or getattr(block.attention, "blocks", None) for _, block in located_blocks(model)):
+        raise FieldError(("altup",), "needs per_layer_embedding, and layers of attention and feed_forward with norms "
+                         "before and behind both")

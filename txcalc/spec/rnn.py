@@ -147,9 +147,15 @@ class ImageConvolutions(Spec):
     (arXiv 2105.15203, 3.1), the way to the next stage."""
 
     kind: Literal["image-convolutions"]
-    layers: Annotated[tuple[ImageConvolution, ...], Least(1)]
+    norm: Annotated[Literal["batchnorm"] | None, "on what the first of them reads"] = None
+    activation: Annotated[Activation | None, "behind that norm"] = None
+    layers: Annotated[tuple[ImageConvolution, ...], "none: a norm alone"]
     positions: Annotated[Flag, "a learned table is added to what comes out (PVT)"] = False
     class_tokens: Annotated[Count, "learned vectors put before it, which have positions, too"] = 0
+
+    def _check(self) -> None:
+        if self.norm is None and (self.activation is not None or not self.layers):
+            raise FieldError(("layers",), "needs one, or a norm, behind which an activation can stand")
 
     def side(self, side: int) -> int:
         """Positions along an image after all of them."""
@@ -159,6 +165,14 @@ class ImageConvolutions(Spec):
 
 
 OverImages = PatchMerging | ImageConvolutions
+
+
+class GlobalAttention(Spec):
+    """Additive attention: each position meets one sum of all, weighted by their scores (SwiftFormer, arXiv 2303.15446).
+    """
+
+    kind: Literal["additive-attention"]
+    separable: Annotated[Flag, "scores are one more column, values pass a ReLU (arXiv 2206.02680, 3.2)"] = False
 
 
 class FourierMixing(Spec):

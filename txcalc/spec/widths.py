@@ -263,7 +263,7 @@ def _handed_on(layer: Recurrent, width: int, memory: int | None) -> int:
     if layer.kind == "patch-merging":
         return width if layer.skipped else layer.width
     if layer.kind == "image-convolutions":
-        return layer.layers[-1].channels
+        return layer.layers[-1].channels if layer.layers else width
     if layer.kind == "convolution":
         return width if layer.channels is None else layer.channels
     if isinstance(layer, RecurrentCell):
@@ -279,6 +279,7 @@ def _sees(stack: Stack, path: Loc, *, causal: bool, encoder: Stack | None) -> No
     for at, block in located_blocks(stack):
         layer, here = block.recurrent, (*path, *at, "recurrent")
         _stands_beside(stack, block, (*path, *at), causal=causal)
+        _of_images(stack, block, (*path, *at))
         if layer is not None and layer.kind == "fourier" and causal:
             raise FieldError(here, "it mixes all positions: a stack that sees nothing ahead cannot have it")
         if layer is not None and layer.kind == "patch-merging" and not layer.skipped:
@@ -312,10 +313,17 @@ def _convolves(stack: Stack, block: Sublayers, layer: ImageConvolutions, path: L
     _stands_once(stack, block, path, once=changes)
     if changes and (block.residual != "none" or block.attention or block.feed_forward):
         raise FieldError(path, "changes the sides of an image: alone in its block, with residual: none")
-    if layer.class_tokens and not layer.positions:
-        raise FieldError((*path, "class_tokens"), "needs positions")
     if layer.side(side) < 1:
         raise FieldError((*path, "layers"), f"leaves nothing of an image's {side} x {side} positions")
+
+
+def _of_images(stack: Stack, block: Sublayers, path: Loc) -> None:
+    """What has sides stands in images alone."""
+    if getattr(block.recurrent, "kind", "") == "additive-attention":
+        _stands_once(stack, block, (*path, "recurrent"), once=False)
+    own = [name for name in ("image_reduction", "image_convolution") if getattr(block.attention, name, None)]
+    if own and not isinstance(stack.input, PatchInput):
+        raise FieldError((*path, "attention", own[0]), "only an image has sides")
 
 
 def _merges(stack: Stack, block: Sublayers, merge: int, path: Loc) -> None:
@@ -384,17 +392,3 @@ def check_projector(tower: SideTower, projector: Projector, at: Loc) -> None:
     for name, skips in (("unused_layers", projector.unused_layers), *read):
         if skips and (tower.groups is not None or skips >= tower.layers):
             raise FieldError((*at, name), "must leave layers to read, all of them alike")
-
-
-def check_altup(model: Model) -> None:
-    """Alternating updates need a vector of each layer's, and layers of attention and feed-forward in norms."""
-    if model.altup is None:
-        return
-    beside = model.streams or model.layer_scale or model.residual_scale or model.per_layer_embedding is None
-    if beside or any(
-            block.attention is None or block.feed_forward is None or block.recurrent or block.adapter
-            or block.tanh_gates or block.residual != "sequential" or block.norm.placement != "sandwich"
-            or block.norm.gate_rank or not block.norm.on_attention or block.convolution or block.bottleneck
-            or getattr(block.attention, "blocks", None) for _, block in located_blocks(model)):
-        raise FieldError(("altup",), "needs per_layer_embedding, and layers of attention and feed_forward with norms "
-                         "before and behind both")

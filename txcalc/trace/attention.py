@@ -100,7 +100,9 @@ def self_attention(t: Trace, spec: AnyAttention, around: Around, x: Tensor, valu
         if spec.kept_keys is not None:
             span = span._replace(pairs=chosen_pairs(spec.kept_keys, span, past, causal=around.causal))
         source, cache = x, None
-        if spec.image_reduction is not None:
+        if spec.image_convolution is not None:
+            x, source, values, span = images.convolved(t, spec.image_convolution, spec.image_reduction or 1, x)
+        elif spec.image_reduction is not None:
             source, span = images.reduced(t, spec.image_reduction, x)
         if cached and not spec.kv_shared:
             cache = _cache(spec, position, span, past + n, x)

@@ -14,7 +14,7 @@ from txcalc.trace.variants import unit
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
-    from txcalc.spec.rnn import ImageConvolutions
+    from txcalc.spec.rnn import GlobalAttention, ImageConvolutions
 
 
 def along(t: Trace, n: Number) -> int:
@@ -24,6 +24,10 @@ def along(t: Trace, n: Number) -> int:
 
 def convolutions(t: Trace, spec: ImageConvolutions, x: Tensor, *, cached: bool) -> Tensor:
     """(b, n, d) positions of an image to (b, as many as strides leave, channels), one convolution after the other."""
+    if spec.norm is not None:
+        with t.frame(x):
+            x = _batch_norm(t, x, "first")
+            x = x if spec.activation is None else curves.activation(t, "activation", x, spec.activation)
     for i, layer in enumerate(spec.layers):
         b, n, d = x.shape
         before = along(t, n)
@@ -42,14 +46,35 @@ def convolutions(t: Trace, spec: ImageConvolutions, x: Tensor, *, cached: bool) 
     return x
 
 
-def _batch_norm(t: Trace, x: Tensor) -> Tensor:
+def _batch_norm(t: Trace, x: Tensor, name: str = "norm") -> Tensor:
     """``F.batch_norm`` over all but the channels: keeps its input, and their means and deviations in this batch."""
     *_, c = x.shape
     role = Role.ACTIVATION if t.workload.kernels == "cpu" else Role.FLOAT32
-    statistics = tuple(t.tensor(c, role=role, label=name) for name in ("mean", "rstd"))
-    weights = [ops.of_weight(f"{t.path('norm')}.{name}", c) for name in ("weight", "bias")]
-    return t.op("norm", "norm", weights={"weight": (c,), "bias": (c,)}, saves=(x, *statistics), reads=(x,),
-                writes=(ops.like(t, x, "norm"), *statistics), backward=((ops.to(x), *weights),))
+    statistics = tuple(t.tensor(c, role=role, label=label) for label in ("mean", "rstd"))
+    weights = [ops.of_weight(f"{t.path(name)}.{each}", c) for each in ("weight", "bias")]
+    return t.op(name, "norm", weights={"weight": (c,), "bias": (c,)}, saves=(x, *statistics), reads=(x,),
+                writes=(ops.like(t, x, name), *statistics), backward=((ops.to(x), *weights),))
+
+
+def additive(t: Trace, spec: GlobalAttention, x: Tensor, *, cached: bool) -> Tensor:
+    """(b, n, d) to (b, n, d): every position meets one sum of all, weighted by a score of each."""
+    b, n, d = x.shape
+    weights, total, met = t.tensor(b, n, 1, label="scores"), t.tensor(b, 1, d, label="sum of positions"), t.tensor(
+        b, n, d, label="contexts")
+    if spec.separable:
+        made = scores = read = ops.linear(t, "qkv", x, 1 + 2 * d, bias=True)
+        values = t.tensor(b, n, d, label="values")
+        t.op("values", "slope_out", reads=(made,), saves=(values,), writes=(values,))
+    else:
+        x = ops.copy(t, "rows", x)  # of an image whose channels stand first
+        q, values = (unit(t, f"unit_{name}", ops.linear(t, name, x, d, bias=True), 1) for name in ("q", "k"))
+        read, scores = q, ops.linear(t, "scores", q, 1)
+    t.op("softmax", "softmax", reads=(scores,), saves=(weights,), writes=(weights,))
+    t.op("sum", "product", reads=(weights, read), saves=(weights, read), writes=(total,))
+    t.op("met", "product", reads=(total, values), saves=(total, values), writes=(met,))
+    if not spec.separable:
+        met = ops.add(t, ops.linear(t, "projection", met, d, bias=True), read)
+    return ops.linear(t, "out_proj", met, d, bias=True)
 
 
 def reduced(t: Trace, stride: Number, x: Tensor) -> tuple[Tensor, Span]:
@@ -59,6 +84,27 @@ def reduced(t: Trace, stride: Number, x: Tensor) -> tuple[Tensor, Span]:
     with t.scope("reduction"), t.frame(x):
         y = ops.convolution(t, "conv", x.view(b, d, n), d, side**2, (stride, stride), bias=True)
         return norms.norm(t, "norm", y, norms.LAYER), Span(n, side**2, side**2, n * side**2, 0, side**2)
+
+
+def convolved(t: Trace, kernel: Number, stride: Number, x: Tensor) -> tuple[Tensor, Tensor, Tensor, Span]:
+    """(b, n, d) to what queries, keys and values are made of, each convolved by itself, and who meets whom.
+
+    Class tokens, as many as positions make no square, stand by.
+    """
+    b, n, d = x.shape
+    side, made = along(t, n), list[Tensor]()
+    count = int(t.size(n) or 0) - side**2
+    for name in ("q", "k", "v"):
+        after = side if name == "q" else (side - 1) // int(t.size(stride) or 1) + 1
+        with t.scope(f"{name}_convolution"), t.frame(x):
+            patches = parts.positions(t, "patches", x, side**2) if count else x
+            y = _batch_norm(t, ops.convolution(t, "conv", patches.view(b, d, side**2), d, after**2, (kernel, kernel),
+                                               bias=False, groups=d))
+            made.append(y if not count else parts.join_positions(t, "joined", (parts.positions(
+                t, "class_tokens", x, count), y), b, x.label))
+    q, k, v = made
+    keys = k.shape[1]
+    return q, k, v, Span(n, keys, keys, n * keys, 0, keys)
 
 
 def windows(t: Trace, spec: Attention, x: Tensor) -> tuple[Tensor, Number]:

@@ -321,5 +321,6 @@ _LAYERS: Final[Mapping[str, Callable[..., Tensor]]] = {
     "mamba": _mamba, "mamba2": _mamba2, "gated-delta": _gated_delta, "kimi-delta": _kimi_delta,
     "lightning": _lightning, "short-convolution": _gated_convolution, "convolution": convolution,
     "fourier": _fourier, "patch-merging": _merging, "image-convolutions": images.convolutions,
+    "additive-attention": images.additive,
     "rg-lru": _rg_lru, "wkv": _wkv, "mlstm": _mlstm,
 }

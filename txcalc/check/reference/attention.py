@@ -17,7 +17,14 @@ from torch.utils.checkpoint import checkpoint
 from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, ValueScores, add_unused
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
-from txcalc.check.reference.images import ContinuousBias, Reduction, SideDistances, inside, windows
+from txcalc.check.reference.images import (
+    ContinuousBias,
+    ConvolvedSource,
+    Reduction,
+    SideDistances,
+    inside,
+    windows,
+)
 from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
 from txcalc.check.reference.neighbours import core_of
 from txcalc.spec.facts import mask_kind
@@ -326,8 +333,12 @@ class SelfAttention(Projections):
         self.mask, self.plain_causal = mask, plain_causal
         self.together = None if attention.image_window is None else attention.image_window**2
         self.border = attention.image_window if attention.window_border else None
-        self.reduction = None if attention.image_reduction is None else Reduction(
-            attention.image_reduction, attention.heads * attention.head_dim)
+        width, reduction, kernel = attention.heads * attention.head_dim, attention.image_reduction, (
+            attention.image_convolution)
+        self.reduction = None if reduction is None or kernel is not None else Reduction(reduction, width)
+        self.q_convolution, self.k_convolution, self.v_convolution = (
+            None if kernel is None else ConvolvedSource(kernel, stride, width)
+            for stride in (1, reduction or 1, reduction or 1))
         self.rotary, self.relative_bias = rotary, relative_bias
 
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None, *values: Tensor) -> Tensor:
@@ -340,6 +351,8 @@ class SelfAttention(Projections):
     def _attend(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None, *values: Tensor) -> Tensor:
         n = x.shape[1]
         read = x if self.reduction is None else self.reduction(x)
+        if self.q_convolution is not None and self.k_convolution is not None and self.v_convolution is not None:
+            x, read, values = self.q_convolution(x), self.k_convolution(x), (self.v_convolution(x),)
         q = self._placed(self.queries(x), past, rotated=True)
         own, shared = self._own_keys, self.shared
         k, v = own(read, past, cache, *values) if shared is None else self._shared_keys(shared, x, past, cache)

@@ -329,7 +329,8 @@ class Top(nn.Module):
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The logits of the head, or of several that stand on a class token each."""
         if isinstance(self.head, Repeated):
-            first, *rest = (one(hidden[:, i]) for i, one in enumerate(self.head))
+            mean = hidden.mean(dim=1) if head.of == "mean" else None
+            first, *rest = (one(hidden[:, i] if mean is None else mean) for i, one in enumerate(self.head))
             return first, tuple(rest)
         match head.of:
             case "first":

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from txcalc.check.reference.layers import Options, activate, dropout_or_nothing
+from txcalc.spec.rnn import GlobalAttention as Additive
 from txcalc.spec.rnn import ImageConvolution
 from txcalc.spec.rnn import ImageConvolutions as Plan
 
@@ -46,7 +47,9 @@ class ImageConvolutions(nn.Module):
 
     def __init__(self, plan: Plan, d_model: int, side: int, options: Options) -> None:
         super().__init__()
-        self.width = plan.layers[-1].channels
+        self.width = plan.layers[-1].channels if plan.layers else d_model
+        self.first = nn.BatchNorm1d(d_model) if plan.norm else None
+        self.activation = plan.activation
         before = (d_model, *(layer.channels for layer in plan.layers))
         self.layers = nn.ModuleList(map(OneConvolution, plan.layers, before))
         count, rows = plan.class_tokens, plan.side(side) ** 2 + plan.class_tokens
@@ -56,11 +59,42 @@ class ImageConvolutions(nn.Module):
 
     def forward(self, x: Tensor, cache: object = None) -> Tensor:
         """(b, n, d) to (b, as many as strides leave, channels)."""
+        if self.first is not None:
+            x = self.first(x.transpose(1, 2)).transpose(1, 2)
+            x = x if self.activation is None else activate(self.activation, x)
         for layer in self.layers:
             x = layer(x)
         if self.class_tokens is not None:
             x = torch.cat((self.class_tokens.expand(len(x), -1, -1), x), dim=1)
         out: Tensor = self.dropout(x if self.positions is None else x + self.positions)
+        return out
+
+
+class GlobalAttention(nn.Module):
+    """One sum of all positions, weighted by a score of each, times each of them (arXiv 2303.15446, 2206.02680)."""
+
+    def __init__(self, plan: Additive, d_model: int, options: Options) -> None:
+        super().__init__()
+        self.width = d_model
+        if plan.separable:
+            self.qkv = nn.Linear(d_model, 1 + 2 * d_model)
+        else:
+            self.q, self.k, self.projection = (nn.Linear(d_model, d_model) for _ in range(3))
+            self.scores = nn.Linear(d_model, 1, bias=False)
+        self.separable, self.out_proj = plan.separable, nn.Linear(d_model, d_model)
+        self.dropout = dropout_or_nothing(options.dropout)
+
+    def forward(self, x: Tensor, cache: object = None) -> Tensor:
+        """(b, n, d) to (b, n, d)."""
+        if self.separable:
+            scores, k, v = self.qkv(x).split((1, x.shape[-1], x.shape[-1]), dim=-1)
+            y = F.relu(v) * (scores.softmax(1) * k).sum(1, keepdim=True)
+        else:
+            x = x.transpose(1, 2).contiguous().transpose(1, 2).contiguous()  # rows of an image, channels first
+            q, k = F.normalize(self.q(x), dim=-1), F.normalize(self.k(x), dim=-1)
+            weights = (self.scores(q) * x.shape[-1] ** -0.5).softmax(1)
+            y = self.projection((weights * q).sum(1, keepdim=True) * k) + q
+        out: Tensor = self.dropout(self.out_proj(y))
         return out
 
 
@@ -75,6 +109,22 @@ class Reduction(nn.Module):
         """(b, n, d) to (b, n / stride^2, d)."""
         y: Tensor = self.norm(self.conv(over_image(x)).flatten(2).transpose(1, 2))
         return y
+
+
+class ConvolvedSource(nn.Module):
+    """What queries, keys or values are made of: a convolution of each channel, normed (CvT, arXiv 2103.15808, 3.2)."""
+
+    def __init__(self, kernel: int, stride: int, d_model: int) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(d_model, d_model, kernel, stride, kernel // 2, groups=d_model, bias=False)
+        self.norm = nn.BatchNorm1d(d_model)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(b, n, d) to (b, as many as the stride leaves, d), behind class tokens as they are."""
+        count = x.shape[1] - math.isqrt(x.shape[1]) ** 2
+        first, rest = x[:, :count], x[:, count:]
+        y: Tensor = self.norm(self.conv(over_image(rest)).flatten(2)).transpose(1, 2)
+        return torch.cat((first, y), dim=1) if count else y
 
 
 class SideDistances(nn.Module):

@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.cells import BothWays, Convolution1D, Recurrence
-from txcalc.check.reference.images import ImageConvolutions
+from txcalc.check.reference.images import GlobalAttention, ImageConvolutions
 from txcalc.check.reference.layers import Normalization, Options, dropout_or_nothing
 from txcalc.check.reference.mixes import GatedUnit, MatrixMemory, Merging, TimeMix
 from txcalc.spec import rnn
@@ -346,6 +346,7 @@ class Fourier(nn.Module):
 AnyRecurrence = (
     DeltaRule | ChannelDeltaRule | StateSpace | SelectiveScan | Lightning | GatedConvolution | Fourier
     | Recurrence | BothWays | Convolution1D | GatedUnit | TimeMix | Merging | MatrixMemory | ImageConvolutions
+    | GlobalAttention
 )
 
 
@@ -382,6 +383,8 @@ def build_recurrence(
             return TimeMix(plan, d_model, options)
         case rnn.PatchMerging():
             return Merging(plan, d_model, options)
+        case rnn.GlobalAttention():
+            return GlobalAttention(plan, d_model, options)
         case rnn.ImageConvolutions():
             return ImageConvolutions(plan, d_model, side, options)
         case LightningAttention():
