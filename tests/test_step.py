@@ -67,9 +67,9 @@ def test_a_whole_step(name: str, dtype: str, kernels: str, optimizer: str, kerne
 
 
 @pytest.mark.parametrize("name", list(MODELS))
-@pytest.mark.parametrize("kernels", ["cpu", "cuda"])
-def test_a_whole_step_under_autocast(name: str, kernels: str) -> None:
-    agrees(name, kernels, dtype="bf16", precision="amp")
+@pytest.mark.parametrize(("kernels", "recompute"), [("cpu", None), ("cuda", None), ("cpu", "full")])
+def test_a_whole_step_under_autocast(name: str, kernels: str, recompute: str | None) -> None:
+    agrees(name, kernels, dtype="bf16", precision="amp", recompute=recompute)
 
 
 @pytest.mark.grid(7)
