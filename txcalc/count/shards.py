@@ -58,7 +58,7 @@ def weights(ops: Iterable[tuple[Op, Often]], shapes: Shapes, layout: Layout, *, 
             whole += prod(shape) * often.copies
             own, copies = tuple(shapes.get(path, shape)), often.copies
             own = shape if op.kind.name == "embedding" else own  # of a split table it is that of the whole
-            if len(own) > len(shape):  # experts that are stored as one
+            if op.within.experts and len(own) > len(shape):  # that are stored as one
                 copies = copies // own[0]
             own = (1, *own) if batch_axis and not name else own
             part = prod(shard(own, ranks(layout, op)))
