@@ -242,9 +242,8 @@ class Schedule:
         rerun = Rerun(list(starmap(once_more, enumerate(body))), saving[-1], tuple(back.values()))
         if end == saving[-1]:
             for i, again in enumerate(rerun.steps[max(end - 1, 0):end + 1], max(end - 1, 0)):
-                if isinstance(again, Run) and (i == end or (
-                        again.op.path == last.op.path and not again.op.reads and not again.op.kind.cached)):
-                    rerun.steps[i] = again._replace(writes=())  # and a rank's part of its bias; not a weight's cast
+                if isinstance(again, Run) and (i == end or again.op.kind.name == "bias_part"):
+                    rerun.steps[i] = again._replace(writes=())
         for i, step in enumerate(rerun.steps):
             old = body[i]
             if isinstance(old, Return) and old.saved:

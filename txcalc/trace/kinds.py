@@ -15,7 +15,7 @@ Group = Literal["linear", "embedding", "head", "norm", "core", "recurrence", "el
 Name = Literal[
     "linear", "embedding", "head", "norm", "core", "recurrence", "elementwise", "shift", "router", "loss", "flash",
     "efficient", "by_distance", "mix", "choice", "softmax", "dropout", "product", "weighing", "scale", "slope_in",
-    "slope_out", "xielu", "index", "where", "cache", "past", "recomputation", "adapter", "cast",
+    "slope_out", "xielu", "index", "where", "cache", "past", "recomputation", "adapter", "cast", "bias_part",
     "fused_loss", "entered", "reduced", "gathering", "gathered", "scattered", "loss_reduced", "exchanged",
     "resharded", "rotated", "ring_gathered", "regathered",
 ]
@@ -114,6 +114,7 @@ KINDS: Final = {kind.name: kind for kind in (
     Kind("where", "elementwise", Keeps("condition", "a choice keeps its condition", "torch.where, measured")),
     Kind("recomputation", "elementwise", Keeps("input", "what is recomputed keeps its inputs",
                                                "torch.utils.checkpoint, measured; arXiv 1604.06174")),
+    Kind("bias_part", "elementwise"),
     Kind("cache", "elementwise", cached="after"),
     Kind("past", "elementwise", cached="before"),
     Kind("cast", "elementwise", cached="autocast"),

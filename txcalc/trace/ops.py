@@ -98,7 +98,7 @@ def dense(
     product = Product(1, prod(lead), d_out, d_in, backward=t.trains(own, kind) + t.needs(x))
     x, copies, steps, reads = _operands(t, name, x, d_out, own, kind, bias=bias, read=read)
     if bias and t.layout.tp > 1 and part in ("attention output", "down"):  # each rank adds a part of it
-        reads = (*reads, t.op(name, "elementwise", writes=(t.tensor(d_out, role=Role.WEIGHT, label="part of a bias"),)))
+        reads = (*reads, t.op(name, "bias_part", writes=(t.tensor(d_out, role=Role.WEIGHT, label="part of a bias"),)))
     layout = None if tied else packed.layout(t, kind, prod(lead))
     if layout is not None:
         x = cast(t, name, x, packed.computed(t, layout))
