@@ -361,6 +361,9 @@ def _at(config: dict[str, Any], path: str) -> dict[str, Any]:
     ("qwen3_vl", {"vision_config": {"deepstack_visual_indexes": [1, 1]}}, "vision_config.out_hidden_size"),
     ("qwen3_vl_moe", {"text_config": {"norm_topk_prob": False}}, "text_config.norm_topk_prob"),
     ("idefics3", {"vision_config": {"model_type": "siglip_vision_model"}}, "vision_config.model_type"),
+    ("qwen3_omni_moe", {"enable_audio_output": True, "code2wav_config": {
+        name: value for name, value in draw("qwen3_omni_moe", 0)["code2wav_config"].items()
+        if name != "num_key_value_heads"}}, "code2wav_config.num_key_value_heads"),
 ])
 def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict[str, Any], field: str) -> None:
     with pytest.raises(SpecError) as caught:

@@ -52,7 +52,8 @@ def _cvt(c: Config, kind: str) -> Data:
         "kernel_qkv": [kernel + 1 - kernel % 2 for kernel in kernels],
         "patch_sizes": [size + 1 - size % 2 for size in patch]}
     for name, understood in expected.items():
-        c.only(name, understood, tuple(understood))
+        if (found := c.take(name, default=understood)) not in (understood, tuple(understood)):
+            raise c.error(name, f"only {understood} is understood, got {found}")
     first, blocks, image = bool(several["cls_token"][-1]), list[Data](), side
     if first is (stages == 1) or not (first or kind == "none"):
         raise c.error("cls_token", "a class token stands in the last of several stages, and the classifier reads it")
@@ -81,7 +82,8 @@ def _cvt(c: Config, kind: str) -> Data:
 
 def _swift(c: Config, kind: str) -> Data:
     """Stages of convolutions in residuals, the last of each followed by attention and two layers of each position."""
-    c.ignore("drop_mlp_rate", "drop_conv_encoder_rate", "batch_norm_eps", "tie_word_embeddings")
+    c.ignore("drop_mlp_rate", "drop_conv_encoder_rate", "batch_norm_eps", "tie_word_embeddings",
+             "layer_scale_init_value")
     c.only("use_layer_scale", True)
     depths, image, ratio = listed(c, "depths"), side_of(c, "image_size"), c.number("mlp_ratio") or 0
     widths, down, kernel = listed(c, "embed_dims", len(depths)), c.take("downsamples"), side_of(c, "down_patch_size")
