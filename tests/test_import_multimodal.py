@@ -372,6 +372,17 @@ def test_what_is_not_understood_is_refused_by_name(model_type: str, change: dict
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize(("model_type", "fields"), [
+    ("phi4_multimodal", {"num_hidden_layers": 1, "audio_config": {"time_reduction": 4, "num_blocks": 1}}),
+    ("kyutai_speech_to_text", {"num_hidden_layers": 1, "codec_config": {"model_type": "mimi", "frame_rate": 25.0}})])
+def test_what_the_library_works_out_and_saves_is_read(model_type: str, fields: dict[str, Any]) -> None:
+    from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+    saved = CONFIG_MAPPING[model_type](**fields).to_dict() | {"architectures": [next(iter(
+        FAMILIES[model_type].classes))]}
+    assert count(imported(saved), Workload(seq=SEQ)).totals.params.value == unique_params(live(saved))
+
+
 @pytest.mark.parametrize("model_type", sorted(FLAT))
 def test_older_files_have_the_text_beside_the_tower(model_type: str) -> None:
     config = draw(model_type, 0)

@@ -141,6 +141,7 @@ def _hears(c: Config, d_model: int) -> list[Data]:
     own.convolved("conv", channels, 1, 3, 3)
     for _ in range(steps):
         bins = (bins - 1) // 2 + 1
+    c.only("nemo_final_size", bins)  # which the class works out, and a file that it saves says again
     if steps > 1:
         each = own.under("convolutions", steps - 1)
         each.convolved("depthwise", channels, 1, 3, 3)
@@ -204,6 +205,7 @@ def _mllama(c: Config, kind: str) -> Data:
 
 def _kyutai(c: Config, kind: str) -> Data:
     """A decoder of one token of text and some codes of sound at every position; its table has rows for all of them."""
+    c.ignore("frame_size")
     number = c.size("num_codebooks")
     spec = _KYUTAI_TEXT.build(c, kind)
     rows = [{"rows": number * c.size("codebook_vocab_size") + 1, "lookups": number}]
@@ -251,7 +253,7 @@ def _mimi(c: Config) -> list[Data]:
         layer.norms(d, "attention_norm", "feed_forward_norm", bias=True)
         layer.norms(d, "attention_scale", "feed_forward_scale")
     per_second, groups = ceil(rate / prod(ratios)), c.size("upsample_groups")
-    frames = c.number("frame_rate", default=None) or rate / (2 * prod(ratios))
+    frames = c.number("_frame_rate", default=None) or c.number("frame_rate", default=None) or rate / (2 * prod(ratios))
     if frames != per_second:
         stride = 2 * int(per_second / frames)
         own.add("shorter", d, d, stride)
