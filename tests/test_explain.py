@@ -261,6 +261,12 @@ def test_megatrons_formulas_are_of_values_of_their_own(field: dict[str, Any]) ->
         assert not without
 
 
+def test_rows_that_are_looked_up_several_times_have_a_formula() -> None:
+    spec = Model.from_data(preset("gpt2").to_data() | {"token_tables": [{"rows": 7, "lookups": 3}]})
+    assert explain(spec, Workload(seq=5), "params").total == explain(
+        preset("gpt2"), Workload(seq=5), "params").total + 7 * spec.d_model
+
+
 def test_a_mixture_has_no_34() -> None:
     assert not made("mixtral-8x7b", "activations", attention="eager", dropout=0.1).simplifications
 

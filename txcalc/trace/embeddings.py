@@ -149,7 +149,7 @@ def embed(
                 types = hold(ops.made(t, f"{name}_embedding", b, n, label=f"{name} types", kind="embedding"))
                 x = ops.add(t, x, ops.embedding(t, f"{name}_embedding", types, rows, width))
         for i, table in enumerate(spec.token_tables if reads_tokens else ()):
-            for turn in range(0 if table.width is not None else table.lookups):
+            for turn in range(0 if table.width is not None else t.size(table.lookups) or 0):
                 x = ops.add(t, x, _looked_up(t, f"token_tables.{i}", b, n, table.rows, width, tied=turn > 0))
         x = ahead.opened(t, stack, x)
         with t.frame(x):
