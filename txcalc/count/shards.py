@@ -268,9 +268,12 @@ class Sharding:
         for value, (path, edges) in unit.gradients.items() if self._trace.layout.tp > 1 else ():
             if (old := value.gradient) is not None and (old.bytes > sizes[path] or (
                     summed(self._trace, old.op) and len(old.op.reads[0].shape) == 3)):
-                value.gradient = replace(old, bytes=min(old.bytes, sizes[path]), users=0)
-                live.allocate(unit.op.path, [value.gradient])
-                live.release([_often(old, edges)])
+                value.gradient = replace(old, bytes=min(old.bytes, sizes[path]), users=1)
+                for _ in range(int(prod(edge.times for edge in edges))):  # one after the other
+                    live.add(value.gradient, 1)
+                    live.note(unit.op.path)
+                    live.add(old, -1)
+                    live.note()
 
     def _named_last(self, unit: Unit) -> str:
         """The last of the unit's weights as modules have them, whose gradient a local of the reduction holds on to."""
