@@ -309,7 +309,11 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "pad_token_id": [0]},
     "minimax_m3_vl_text": LLAMA | HEADS | FOUR_LAYERS | {
         "rotary_dim": [4], "dense_intermediate_size": [29, 31], "shared_intermediate_size": [17], "pad_token_id": [0],
-        "num_experts_per_tok": [1, 2], "num_local_experts": [5], "layer_types": [None, ["full_attention"] * 4]},
+        "num_experts_per_tok": [1, 2], "num_local_experts": [5], "index_n_heads": [1, 2], "index_head_dim": [22, 26],
+        "index_block_size": [3, 5], "index_topk_blocks": [2, 3], "moe_layer_freq": [None, [0, 0, 1, 1]],
+        "layer_types": [None, ["full_attention", "minimax_m3_sparse"] * 2],
+        "sparse_attention_config": [None, {"sparse_attention_freq": [0, 1, 1, 0], "sparse_num_index_heads": 2,
+                                           "sparse_index_dim": 23, "sparse_block_size": 4, "sparse_topk_blocks": 2}]},
     "bailing_hybrid": {k: v for k, v in LLAMA.items() if k != "max_position_embeddings"} | {
         "model_max_length": [67, 97], "kv_lora_rank": [14, 22], "qk_nope_head_dim": [6], "qk_rope_head_dim": [4, 8],
         "v_head_dim": [10, 6], "num_experts": [8], "num_shared_experts": [1, 2], "num_experts_per_token": [2, 3],

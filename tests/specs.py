@@ -44,7 +44,7 @@ def attentions(draw: st.DrawFn, *, rotary: bool, crossing: bool = False) -> dict
         "value_norm": None if draw(st.integers(0, 3)) else draw(norms()),
         **({} if bound is None or kept is not None else {bound: draw(st.sampled_from((2, 5, 11)))}),
         "softcap": None if draw(st.integers(0, 5)) else 30.0,
-        "kept_keys": kept,
+        "kept_keys": kept, "indexer": None,
         "differential": kv_heads == 2 and not apart and kept is None and draw(st.integers(0, 2)) == 0,
         "unused": {} if draw(st.integers(0, 5)) else {"q": 3, "k": 1, "v": 2}, "value_convolution": None,
         "similarity": "softmax", "blocks": None, "span_convolution": None,
@@ -129,6 +129,9 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
         own["differential"] or own["kept_keys"])
     if whole_keys:
         own["similarity"] = draw(st.sampled_from(("softmax", "collisions")))
+    if causal and rotary and bare_core and not (own["differential"] or own["kept_keys"] or whole) and draw(flags):
+        own["indexer"] = {"heads": draw(st.sampled_from((1, own["heads"]))), "head_dim": 10,
+                          "block": draw(st.sampled_from((2, 3, 5))), "blocks": draw(st.sampled_from((1, 2, 3)))}
     plain = own["value_dim"] is own["qk_norm"] is own["query_experts"] is own["inner_norm"] is own.get("output_gate")
     if not causal and plain and not rotary and not own["differential"] and draw(flags):
         own |= {"span_convolution": draw(st.sampled_from((1, 3))), "output_gate": False, "gate_over": "channel",
@@ -230,7 +233,7 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
         for attention in [block["attention"] for group in groups for block in group["blocks"]]:
             if attention is not None and reach_of(attention) == reach_of(own):  # the last of its kind is read
                 attention |= own
-        groups.append({"blocks": [{**first, "attention": {**own, "kv_shared": True}}]})
+        groups.append({"blocks": [{**first, "attention": {**own, "kv_shared": True, "indexer": None}}]})
     return {**stack, "groups": groups}
 
 

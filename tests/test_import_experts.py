@@ -21,7 +21,7 @@ transformers = pytest.importorskip("transformers")
 BATCH, SEQ = 2, 13  # longer than any window
 TYPES = ("hunyuan_v1_moe", "glm4_moe_lite", "youtu", "minicpm3", "exaone_moe", "afmoe", "solar_open", "cohere2_moe",
          "granitemoe_swa", "hy_v3", "mellum", "mimo_v2_flash", "laguna",
-         "deepseek_v32", "glm_moe_dsa")
+         "deepseek_v32", "glm_moe_dsa", "minimax_m3_vl_text")
 CHOSEN = ("num_experts_per_tok", "moe_topk")
 
 
@@ -60,8 +60,8 @@ def held_there(report: Report) -> int:
 def cache_bytes(cache: Any) -> int:
     """Of a layer whose values are its keys, once: DeepSeek V4's windows alone are in a class that copies both."""
     alike = any(hasattr(layer, "compressed_kv") for layer in cache.layers)
-    names = ("keys", *(() if alike else ("values",)), "indexer_keys", "compressed_kv", "buffer_kv", "buffer_gate",
-             "overlap_kv", "overlap_gate")
+    names = ("keys", *(() if alike else ("values",)), "indexer_keys", "idx_keys", "compressed_kv", "buffer_kv",
+             "buffer_gate", "overlap_kv", "overlap_gate")
     found = [getattr(layer, name, None) for layer in cache.layers for name in names]
     tensors = [each for one in found for each in (one.values() if isinstance(one, dict) else [one])]
     return sum(each.numel() * each.element_size() for each in {id(x): x for x in tensors}.values() if each is not None)

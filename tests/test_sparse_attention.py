@@ -11,9 +11,11 @@ from txcalc.answer.report import count
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
+from txcalc.trace.sizes import block_pairs
 from txcalc.trace.workload import Workload
 
 INDEXER = {"heads": 5, "head_dim": 8}
+BLOCKS = {"heads": 3, "head_dim": 8, "block": 4, "blocks": 2}
 ATTENTION: dict[str, Any] = {"kind": "mla", "heads": 3, "q_rank": 26, "kv_rank": 14, "nope_dim": 12, "rope_dim": 6,
                              "value_dim": 10, "index_topk": 7}
 BASE: dict[str, Any] = {
@@ -23,6 +25,7 @@ BASE: dict[str, Any] = {
 STACKS: dict[str, dict[str, Any]] = {
     "an indexer in every layer": {"attention": {**ATTENTION, "indexer": INDEXER}},
     "one for two layers": {"groups": [{"repeat": 2, "blocks": [{"attention": {"indexer": INDEXER}}, {}]}]},
+    "blocks of keys": {"attention": {"heads": 6, "kv_heads": 3, "head_dim": 6, "indexer": BLOCKS}},
     "one for all, after a layer without": {"groups": [{"blocks": [
         {"attention": {"index_topk": None}}, {"attention": {"indexer": INDEXER}}, {"repeat": 2}]}]},
 }
@@ -107,3 +110,23 @@ def test_cross_attention_takes_no_chunks_from_the_decoder() -> None:
     spec = Model.from_data({"name": "x", "vocab": 31, "layers": 2, "context": 29, "d_model": 15, "position": "none",
                             "attention": {"heads": 3, "chunk": 4}, "feed_forward": {"d_ff": 23}, **ACROSS})
     assert spec.cross_attention is not None and spec.cross_attention.chunk is None
+
+
+@pytest.mark.parametrize(("block", "blocks"), [(1, 1), (3, 1), (4, 3), (5, 2)])
+@pytest.mark.parametrize("past", [0, 7, 19])
+def test_a_query_sees_whole_blocks_and_its_own_up_to_itself(block: int, blocks: int, past: int) -> None:
+    seen = sum((min(blocks, at // block + 1) - 1) * block + at % block + 1 for at in range(past, past + 23))
+    assert block_pairs(23, past, block, blocks) == seen
+
+
+@pytest.mark.parametrize(("changes", "field"), [
+    ({"window": 5}, "attention.window"), ({"indexer": {**BLOCKS, "heads": 2}}, "attention.indexer.heads"),
+    ({"indexer": {**BLOCKS, "head_dim": 3}}, "attention.indexer"),
+])
+def test_an_indexer_of_blocks_that_fits_no_attention_is_refused(changes: dict[str, Any], field: str) -> None:
+    with pytest.raises(SpecError) as caught:
+        Model.from_data({"name": "x", "vocab": 31, "layers": 2, "context": 29, "d_model": 15,
+                         "attention": {"heads": 3, "head_dim": 4, "indexer": BLOCKS} | changes,
+                         "position": {"kind": "rope"},
+                         "feed_forward": {"d_ff": 23}})
+    assert (caught.value.field or "").rpartition("].")[2] == field

@@ -175,7 +175,7 @@ def _check(cache: Cache, of: Engine, model: str) -> None:
     if cache.name not in of.caches or later:
         raise SpecError(f"what {of.title} sets aside for {_KEPT.get(cache.name, cache.name)}, as {model} has them, is "
                         f"not known{' before ' + later[0]['since'] if later else ''}", field="engine")
-    if cache.name == "latent" and len(cache.rows) > 1:
+    if len(cache.rows) > {"latent": 1}.get(cache.name, 2):
         raise SpecError(f"what {of.title} sets aside for an indexer's keys, as {model} has them, is not known",
                         field="engine")
 

@@ -21,7 +21,7 @@ SMALL: Final[dict[str, int]] = {
     "conv": 3, "image": 12, "patch": 4, "bins": 17, "length": 23, "max_distance": 20, "tokens": 1,
     "absolute": 71, "source_vocab": 89, "width": 16, "pair_labels": 2, "channels": 3, "inner": 22,
     "rank": 7, "kernel": 5, "pieces": 2, "index_topk": 8, "registers": 2, "merge": 3, "unused_layers": 1,
-    "image_window": 3, "rows": 103,
+    "image_window": 3, "rows": 103, "block": 5, "blocks": 3,
 }
 """What each size becomes; other sizes are derived below or kept (they are small counts already)."""
 
@@ -78,6 +78,8 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         group = data["heads"] // data["kv_heads"]
         kv_heads = min(data["kv_heads"], 2)
         out |= {"kv_heads": kv_heads, "heads": kv_heads * min(group, 3)}
+        if data.get("indexer"):
+            out["indexer"]["heads"] = min(data["indexer"]["heads"], kv_heads)
         if data["value_dim"] is not None:
             out["value_dim"] = 7  # other than a head's
     elif "heads" in data:

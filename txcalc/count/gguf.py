@@ -231,8 +231,7 @@ def _check(model: Model) -> None:
         "factorised embeddings": model.embedding_dim is not None, "shared layers": model.share_layers,
         "recurrent layers": any(block.recurrent is not None for block in blocks),
         "keys that are sums of others": any(getattr(block.attention, "kind", "") == "compressed" for block in blocks),
-        "an indexer": any(block.attention is not None and block.attention.kind == "mla"
-                          and block.attention.indexer is not None for block in blocks),
+        "an indexer": any(getattr(block.attention, "indexer", None) is not None for block in blocks),
         "cross-attention": any(block.cross_attention is not None for block in blocks),
         f"{model.position.kind} positions": model.position.kind not in ("none", "rope", "learned", "alibi"),
     }

@@ -99,6 +99,8 @@ LAYERS: Final[Rows] = (
     ("differential attention", lambda b: getattr(b.attention, "differential", False)),
     ("streams that predict ahead", lambda b: getattr(b.attention, "ahead", None) is not None),
     ("scores of values", lambda b: getattr(b.attention, "kept_keys", None) is not None),
+    ("chosen blocks of keys", lambda b: getattr(b.attention, "kind", "") == "standard"
+     and b.attention.indexer is not None),
     ("a mix with the token before", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("a cell and attention of one input", lambda b: b.residual == "mixers"),
 )

@@ -228,6 +228,8 @@ LETTERS: Final[dict[str, Letter]] = {
 SPECIAL: Final[dict[tuple[str, str], Letter]] = {
     ("moe", "d_ff"): Letter("f", "width of an expert"),
     ("indexer", "heads"): Letter("h_i", "heads of an indexer"),
+    ("indexer", "block"): Letter("b_i", "keys of a block"),
+    ("indexer", "blocks"): Letter("c_i", "blocks that a query attends to"),
     ("indexer", "head_dim"): Letter("k_i", "width of an indexer's head"),
     ("mamba2", "heads"): Letter("H", "heads of the recurrence"),
     ("mamba2", "head_dim"): Letter("P", "width of a recurrent head"),

@@ -66,9 +66,14 @@ def _gemma4_unified(c: Config, kind: str) -> Data:
 
 
 def _minimax_m3(c: Config, kind: str) -> Data:
-    """Two equal frames rotated in three dimensions; each patch through two layers, and each square through two more."""
-    text, _ = part_of(c, "text_config", "minimax_m3_vl_text", only=True)
-    image, _ = part_of(c, "vision_config", "minimax_m3_vl_vision", only=True)
+    """Two equal frames rotated in three dimensions; each patch through two layers, and each square through two more.
+
+    The class has parts of its own, whatever types a file names.
+    """
+    c.ignore("img_token_compression_config", "vision_feature_layer", "vision_feature_select_strategy")
+    text, image = (c.section(name, f"minimax_m3_vl_{part}") for name, part in (
+        ("text_config", "text"), ("vision_config", "vision")))
+    image.ignore("img_token_compression_config", "vocab_size")
     spec = family_of(text, "minimax_m3_vl_text", ("lm",)).build(text, "lm")
     tied = c.flag("tie_word_embeddings") | text.flag("tie_word_embeddings")
     text.finish()

@@ -18,6 +18,19 @@ class Indexer(Spec):
     head_dim: Size
 
 
+class BlockIndexer(Spec):
+    """Small heads that score all keys, of which a block's best counts: each chooses blocks for its heads of queries.
+
+    Queries and the key of a token, which the heads share and which is cached, come from the input, normed and rotated;
+    a query's own block is always chosen (MiniMax M3).
+    """
+
+    heads: Size
+    head_dim: Size
+    block: Annotated[Size, "keys of a block"]
+    blocks: Annotated[Size, "the most blocks that a query attends to"]
+
+
 class Compression(Spec):
     """Keys that are each a weighed sum of some positions' (DeepSeek-V4's compressor); what is no whole sum yet waits.
 

@@ -57,7 +57,7 @@ def skipped(block: Sublayers) -> bool:
 
 def chooses_keys(stack: Stack) -> bool:
     """Tell whether an indexer chooses the keys of some layer."""
-    return any(each.kind == "mla" and each.indexer is not None for each in attentions(stack))
+    return any(getattr(each, "indexer", None) is not None for each in attentions(stack))
 
 
 def has_latents(stack: Stack) -> bool:

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Literal
 
 from txcalc.spec import resolve
 from txcalc.spec.base import Activation, Count, Curve, Flag, Positive, Routing, Size, Spec, Switches, Usual
-from txcalc.spec.compression import Compressed, Indexer
+from txcalc.spec.compression import BlockIndexer, Compressed, Indexer
 from txcalc.spec.errors import FieldError
 from txcalc.spec.projections import Ahead, AttentionGroups, Blocks, DenseGroups, UnusedProjections, check_experts
 from txcalc.spec.rnn import (
@@ -142,6 +142,7 @@ class Attention(Spec):
     kept_keys: Annotated[
         Size | None, "keys of the highest scores, of their values', which are added to a query's, that it sees (Doge)",
     ] = None
+    indexer: Annotated[BlockIndexer | None, "chooses the blocks of keys that a query sees (MiniMax M3)"] = None
     ahead: Annotated[Ahead | None, "streams that predict tokens further ahead (ProphetNet)"] = None
     differential: Annotated[Flag, "contexts of half the heads less those of the others (arXiv 2410.05258)"] = False
     kv_shared: Annotated[

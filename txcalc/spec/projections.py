@@ -118,8 +118,8 @@ class Convolution(Spec):
 
 def check_crossing(attention: Attention) -> None:
     """Raise ``FieldError`` for what attention to something else cannot do."""
-    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys", "ahead", "image_reduction",
-                 "image_convolution"):
+    for name in ("kv_shared", "blocks", "similarity", "span_convolution", "kept_keys", "indexer", "ahead",
+                 "image_reduction", "image_convolution"):
         if getattr(attention, name) != attention.default(name):
             raise FieldError(("cross_attention", name), "only layers over one sequence share keys and values, or go by "
                              "neighbours and angles")
@@ -138,6 +138,12 @@ def check_experts(attention: Attention) -> None:
     for name in ("image_window", "window", "chunk", "blocks", "similarity", "differential"):
         if attention.kept_keys is not None and getattr(attention, name) != attention.default(name):
             raise FieldError((name,), "keys that are kept by what values say have none")
+    for name in ("image_window", "window", "chunk", "blocks", "similarity", "differential", "kept_keys", "kv_shared",
+                 "span_convolution", "value_convolution", "query_experts"):
+        if attention.indexer is not None and getattr(attention, name) != attention.default(name):
+            raise FieldError((name,), "blocks of keys that an indexer chooses have none")
+    if attention.indexer is not None and attention.heads % attention.indexer.heads:
+        raise FieldError(("indexer", "heads"), f"{attention.indexer.heads} does not divide heads {attention.heads}")
     if attention.differential and attention.kv_heads % 2:
         raise FieldError(("kv_heads",), "differential attention halves them: an even number")
     if attention.window_border and attention.image_window is None:

@@ -223,12 +223,16 @@ def _stands_beside(stack: Stack, block: Sublayers, path: Loc, *, causal: bool) -
             or getattr(getattr(stack, "head", None), "kind", "lm") not in ("lm", "none")):
         raise FieldError((*path, "attention", "ahead"), "only in a decoder with keys of every head, learned positions "
                          "or none, residual: sequential, a language model's head or none, and nothing beside")
-    for name in ("similarity", "blocks", "kept_keys"):
+    dim = (getattr(stack.position, "dim", None) or attention.head_dim) // 2 * 2 if stack.position.kind == "rope" else 0
+    if attention.indexer is not None and (not causal or dim > attention.indexer.head_dim):
+        raise FieldError((*path, "attention", "indexer"), "only in a decoder; heads no narrower than what is rotated")
+    seen = ("kept_keys", "indexer")
+    for name in ("similarity", "blocks", *seen):
         scored = stack.position.kind in ("alibi", "relative", "disentangled", "transformer-xl")
         if attention.blocks is not None and attention.blocks.reach == "three" and stack.groups is None:
             scored = scored and (stack.position.kind != "relative" or stack.position.per_layer)
-        if getattr(attention, name) != attention.default(name) and (scored or (causal and name != "kept_keys")):
-            where = "a stack" if name == "kept_keys" else "an encoder"
+        if getattr(attention, name) != attention.default(name) and (scored or (causal and name not in seen)):
+            where = "a stack" if name in seen else "an encoder"
             raise FieldError((*path, "attention", name), f"only in {where} whose positions are not in its scores")
     if attention.blocks is not None and stack.position.kind == "rope":
         raise FieldError((*path, "attention", "blocks"), "positions that are filled up to blocks are not rotated")

@@ -26,7 +26,7 @@ from txcalc.trace import (
 from txcalc.trace.cache import Cache, extend, keep, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
-from txcalc.trace.latents import chosen_pairs, gated, latent_attention
+from txcalc.trace.latents import choose_blocks, chosen_pairs, gated, latent_attention
 from txcalc.trace.layout import WHOLE
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, least, several, visible_pairs
@@ -99,6 +99,8 @@ def self_attention(t: Trace, spec: AnyAttention, around: Around, x: Tensor, valu
                      drops=spec.cached == "window")
         if spec.kept_keys is not None:
             span = span._replace(pairs=chosen_pairs(spec.kept_keys, span, past, causal=around.causal))
+        if spec.indexer is not None:
+            span = choose_blocks(t, spec.indexer, x, span, past)
         source, cache = x, None
         if spec.image_convolution is not None:
             x, source, values, span = images.convolved(t, spec.image_convolution, spec.image_reduction or 1, x)
@@ -171,7 +173,8 @@ def _value_dim(spec: Attention) -> Number:
 
 
 def _kv_rows(spec: Attention) -> tuple[tuple[Number, Number], ...]:
-    return (spec.kv_heads, spec.head_dim), (spec.kv_heads, _value_dim(spec))
+    own = () if spec.indexer is None else ((1, spec.indexer.head_dim),)
+    return (spec.kv_heads, spec.head_dim), (spec.kv_heads, _value_dim(spec)), *own
 
 
 def _span(
@@ -202,7 +205,8 @@ def _heads(
     heads = Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim)
     alibi = position is not None and position.kind == "alibi"
     masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
-    core = Core(heads, span, cache, _beyond_kernels(spec, position), masked, spec.softcap is not None, spec.sinks)
+    beyond = variants.beyond_kernels(spec, position)
+    core = Core(heads, span, cache, beyond, masked, spec.softcap is not None, spec.sinks)
     if around.made is not None:
         return composed.attention(t, spec, around.made, x, source, core)
     if t.code.attention == "fused":
@@ -324,21 +328,6 @@ def _rotated(
         return x
     b, n, width = x.shape
     return parts.rotate(t, f"{name}_rotary", x.view(b, n, heads, spec.head_dim), position).view(b, n, width)
-
-
-def _beyond_kernels(spec: Attention, position: Position | None) -> str:
-    """The reason why no kernel of PyTorch computes these scores, or nothing."""
-    if position is not None and position.kind in ("relative", "continuous"):
-        return "a learned relative bias needs the scores' gradient"
-    if position is not None and position.kind in ("decomposed", "disentangled", "transformer-xl"):
-        return "every query is scored with every distance as well"
-    if spec.similarity != "softmax" or spec.blocks is not None:
-        return f"no kernel of PyTorch goes by {'blocks' if spec.blocks else 'angles'}"
-    if spec.kept_keys is not None:
-        return "scores of values need the scores' gradient"
-    if spec.softcap is not None:
-        return "no kernel of PyTorch caps scores"
-    return "no kernel of PyTorch has sinks" if spec.sinks else ""
 
 
 def _keys_and_values(

@@ -8,11 +8,11 @@ from txcalc.trace import curves, norms, ops, parts, split
 from txcalc.trace.cache import extend, grow, kv_cache
 from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.record import Trace
-from txcalc.trace.sizes import Product, least, several, visible_pairs
+from txcalc.trace.sizes import Product, block_pairs, least, several, visible_pairs
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
-    from txcalc.spec.compression import Indexer
+    from txcalc.spec.compression import BlockIndexer, Indexer
     from txcalc.spec.inputs import Position
     from txcalc.spec.layers import MLA, Attention
 
@@ -174,3 +174,22 @@ def choose_keys(
         t.op("relu", "elementwise", reads=(scores,), writes=(above,))
         t.op("mix", "mix", products=(mixed,) if sums is None else (), reads=(above, weights),
              writes=(t.tensor(b, n, keys, label="mixed index scores", scores=True),), reach=reach)
+
+
+def choose_blocks(t: Trace, spec: BlockIndexer, x: Tensor, span: Span, past: Number) -> Span:
+    """Scores of every (query, key) pair, in which the best blocks of keys are found, without a gradient (MiniMax M3);
+    the span of what a query then sees."""
+    b, n, d = x.shape
+    heads, size, keys = spec.heads, spec.head_dim, span.keys
+    with t.scope("indexer"):
+        for name, out in (("q", heads * size), ("k", size)):
+            t.op(name, "linear", weights={"weight": (out, d)}, products=(Product(1, b * n, out, d, backward=0),))
+            t.op(f"{name}_norm", "norm", weights={"weight": (size,)})
+        queries = t.tensor(b, n, heads * size, label="index queries")
+        index_keys = t.tensor(b, keys, size, label="index keys")
+        scores = t.tensor(b, heads, n, keys, label="index scores", scores=True)
+        t.op("scores", "core", products=(Product(b * heads, n, keys, size, size * span.pairs, backward=0),),
+             reads=(queries, index_keys), writes=(scores,), reach=span.reach)
+        t.op("best", "elementwise", reads=(scores,), writes=(
+            t.tensor(b, heads, n, -(-keys // spec.block), label="best of blocks", scores=True),))
+    return span._replace(pairs=block_pairs(n, past, spec.block, spec.blocks))

@@ -68,6 +68,15 @@ def visible_pairs(
     return new - reach * (reach + 1) + 2 * new * reach
 
 
+def block_pairs(new: Number, past: Number, block: Number, blocks: Number) -> Number:
+    """Pairs where a query sees its own block, up to itself, and of those before it the ``blocks`` - 1 best."""
+    def seen(tokens: Number) -> Number:
+        whole = least(tokens, block * blocks)
+        rest = tokens - whole
+        return _causal_pairs(whole, None) + rest * (blocks - 1) * block + _chunked_pairs(rest, block)
+    return seen(past + new) - seen(past)
+
+
 def _causal_pairs(tokens: Number, window: Number | None) -> Number:
     full = tokens if window is None else least(tokens, window)
     return (tokens - full) * full + full * (full + 1) // 2

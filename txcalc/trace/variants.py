@@ -14,6 +14,7 @@ from txcalc.trace.tensors import Number, Tensor
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from txcalc.spec.inputs import Position
     from txcalc.spec.layers import Attention
 
 
@@ -101,3 +102,20 @@ def differential(
         less = ops.like(t, less, "differences").view(b, n, spec.heads // 2, 2 * spec.head_dim)
         y = norms.norm(t, "norm", less, norms.RMS._replace(scale=False)).view(b, n, width)
         return ops.copy(t, "scaled", y)
+
+
+def beyond_kernels(spec: Attention, position: Position | None) -> str:
+    """The reason why no kernel of PyTorch computes these scores, or nothing."""
+    if position is not None and position.kind in ("relative", "continuous"):
+        return "a learned relative bias needs the scores' gradient"
+    if position is not None and position.kind in ("decomposed", "disentangled", "transformer-xl"):
+        return "every query is scored with every distance as well"
+    if spec.similarity != "softmax" or spec.blocks is not None:
+        return f"no kernel of PyTorch goes by {'blocks' if spec.blocks else 'angles'}"
+    if spec.kept_keys is not None:
+        return "scores of values need the scores' gradient"
+    if spec.indexer is not None:
+        return "an indexer's choice is a mask of every sequence"
+    if spec.softcap is not None:
+        return "no kernel of PyTorch caps scores"
+    return "no kernel of PyTorch has sinks" if spec.sinks else ""

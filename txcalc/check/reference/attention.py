@@ -14,7 +14,14 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.checkpoint import checkpoint
 
-from txcalc.check.reference.beside import Differences, SpanConvolution, ValueConvolution, ValueScores, add_unused
+from txcalc.check.reference.beside import (
+    ChosenBlocks,
+    Differences,
+    SpanConvolution,
+    ValueConvolution,
+    ValueScores,
+    add_unused,
+)
 from txcalc.check.reference.cache import LayerCache
 from txcalc.check.reference.expert_queries import expert_projections
 from txcalc.check.reference.images import (
@@ -25,11 +32,11 @@ from txcalc.check.reference.images import (
     inside,
     windows,
 )
-from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, linear
+from txcalc.check.reference.layers import GroupedLinear, Normalization, Options, dropout_or_nothing, head_norm, linear
 from txcalc.check.reference.neighbours import core_of
 from txcalc.spec.facts import mask_kind
 from txcalc.spec.inputs import RelativePosition, RotaryPosition
-from txcalc.spec.layers import Attention, HeadNorm
+from txcalc.spec.layers import Attention
 
 COUNTED = [SDPBackend.FLASH_ATTENTION, SDPBackend.EFFICIENT_ATTENTION, SDPBackend.MATH]
 """The kernels that are counted: not cuDNN's, which CUDA's builds try first on Hopper and Blackwell."""
@@ -255,8 +262,8 @@ class Projections(nn.Module):
         inner = attention.inner_norm
         self.inner_norm = None if inner is None else Normalization(inner, heads * value_dim)
         self.norm_before_split = attention.qk_norm is not None and attention.qk_norm.over == "full"
-        self.q_norm = _head_norm(attention.qk_norm, heads, head_dim)
-        self.k_norm = _head_norm(attention.qk_norm, kv_heads, head_dim) if own else None
+        self.q_norm = head_norm(attention.qk_norm, heads, head_dim)
+        self.k_norm = head_norm(attention.qk_norm, kv_heads, head_dim) if own else None
         normed = attention.value_norm if own else None
         self.v_norm = None if normed is None else Normalization(normed, value_dim)
         scale = attention.scale or head_dim**-0.5
@@ -340,6 +347,8 @@ class SelfAttention(Projections):
             None if kernel is None else ConvolvedSource(kernel, stride, width)
             for stride in (1, reduction or 1, reduction or 1))
         self.rotary, self.relative_bias = rotary, relative_bias
+        self.indexer = None if attention.indexer is None else ChosenBlocks(
+            attention.indexer, d_model, attention.heads, rotary)
 
     def forward(self, x: Tensor, bias: Tensor | None, past: int, cache: LayerCache | None, *values: Tensor) -> Tensor:
         """(b, n, d) to (b, n, d); ``bias`` is the stack's relative bias, (h, n, past + n)."""
@@ -363,6 +372,8 @@ class SelfAttention(Projections):
             q, k, bias = self.relative_bias(q, k)
         elif self.relative_bias is not None:
             bias = self.relative_bias.look_up(past, n)
+        if self.indexer is not None:
+            bias = self.indexer(x, past, cache)
         mask = None if self.mask is None else self.mask(past, n, t)
         bias = self.value_scores(v, mask, n) if self.value_scores else None if bias is None else bias[..., -t:]
         return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
@@ -386,9 +397,3 @@ class SelfAttention(Projections):
         if self.together is not None:  # patches come square by square
             x = x.unflatten(1, (-1, self.together)).flatten(0, 1)
         return x.transpose(1, 2)
-
-
-def _head_norm(norm: HeadNorm | None, heads: int, head_dim: int) -> Normalization | None:
-    if norm is None or norm.over == "full":
-        return None if norm is None else Normalization(norm, heads * head_dim)
-    return Normalization(norm, head_dim, groups=heads if norm.over == "heads" else None)

@@ -12,9 +12,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from txcalc.check.reference.layers import Normalization, Options, Repeated, activate, dropout_or_nothing
+from txcalc.spec.layers import Norm
 
 if TYPE_CHECKING:
+    from txcalc.check.reference.cache import LayerCache
     from txcalc.spec.autoencoder import Autoencoder
+    from txcalc.spec.compression import BlockIndexer
     from txcalc.spec.inputs import Instruction
     from txcalc.spec.layers import Attention, BlockNorm
     from txcalc.spec.layers import Dense as DensePlan
@@ -115,6 +118,39 @@ class ValueScores(nn.Module):
             seen = y.expand(-1, -1, n, -1) + (0 if mask is None else mask)
             hidden = torch.full_like(seen, -math.inf).scatter_(-1, seen.topk(self.kept, -1).indices, 0.0)
         return y + hidden
+
+
+class ChosenBlocks(nn.Module):
+    """Small heads score all keys; a query sees its own block and those of the best scores (MiniMax M3's indexer).
+
+    Choosing has no gradient.
+    """
+
+    def __init__(self, plan: BlockIndexer, d_model: int, heads: int, rotary: nn.Module | None) -> None:
+        super().__init__()
+        self.heads, self.block, self.blocks, self.rotary = plan.heads, plan.block, plan.blocks, rotary
+        self.times = heads // plan.heads
+        self.q = nn.Linear(d_model, plan.heads * plan.head_dim, bias=False)
+        self.k = nn.Linear(d_model, plan.head_dim, bias=False)
+        self.q_norm, self.k_norm = (Normalization(Norm(kind="rmsnorm", eps=1e-6), plan.head_dim) for _ in range(2))
+        self.requires_grad_(False)
+
+    @torch.no_grad()
+    def forward(self, x: Tensor, past: int, cache: LayerCache | None) -> Tensor:
+        """(b, n, d) to what is added to the scores, (b, h, n, t)."""
+        q, k = self.q_norm(self.q(x).unflatten(-1, (self.heads, -1))), self.k_norm(self.k(x)).unsqueeze(2)
+        if self.rotary is not None:
+            q, k = self.rotary(q, past), self.rotary(k, past)
+        if cache is not None:
+            (k,) = cache.index.extend(k)
+        at, t = torch.arange(past, past + x.shape[1], device=x.device)[:, None], k.shape[1]
+        scores = (q.transpose(1, 2) @ k.permute(0, 2, 3, 1)).masked_fill(
+            torch.arange(t, device=x.device) > at, -math.inf)
+        best = F.pad(scores, (0, -t % self.block), value=-math.inf).unflatten(-1, (-1, self.block)).amax(-1)
+        best = best.scatter(-1, (at // self.block).expand(*best.shape[:2], -1, 1), math.inf)
+        chosen = best.topk(min(self.blocks, best.shape[-1]), dim=-1).indices
+        hidden = torch.full_like(best, -math.inf).scatter(-1, chosen, 0.0)
+        return hidden.repeat_interleave(self.block, -1)[..., :t].repeat_interleave(self.times, 1)
 
 
 class Differences(nn.Module):

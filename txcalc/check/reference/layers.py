@@ -20,7 +20,7 @@ from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint
 from txcalc.check.reference.routed import route, through
 from txcalc.spec import layers, projections
 from txcalc.spec.base import Activation, Curve
-from txcalc.spec.layers import DenseBias, MoE, Norm
+from txcalc.spec.layers import DenseBias, HeadNorm, MoE, Norm
 from txcalc.spec.projections import DenseGroups
 
 
@@ -281,3 +281,10 @@ class ExpertsApart(MixtureOfExperts):
         routed = self._routed(self.routed_norm(tokens), weights * self.expert_scale[chosen], chosen)
         out = self.shared_norm(self.shared(x.flatten(0, 1))) + self.routed_post_norm(routed)
         return self.dropout(out.view_as(x))
+
+
+def head_norm(norm: HeadNorm | None, heads: int, head_dim: int) -> Normalization | None:
+    """The norm of queries or keys, of so many heads."""
+    if norm is None or norm.over == "full":
+        return None if norm is None else Normalization(norm, heads * head_dim)
+    return Normalization(norm, head_dim, groups=heads if norm.over == "heads" else None)
