@@ -411,3 +411,21 @@ def test_alibi_in_an_encoder_and_its_decoder_is_an_estimate() -> None:
             "name": "pair", "architecture": "encoder-decoder", "vocab": 101, "d_model": 24, "layers": 1, "context": 64,
             "attention": {"heads": 4, "head_dim": 6}, "feed_forward": {"d_ff": 29}, "position": {"kind": kind}})
         assert unmeasured(trace(spec, Workload(phase="training", seq=5))) == why
+
+
+@pytest.mark.parametrize("device", [None, "24GB"])
+def test_gradients_are_added_in_place_on_a_card_alone(device: str | None) -> None:
+    """A dispatch mode, which is what counts without one, has experts' gradients written out of place."""
+    from txcalc.count import step
+    from txcalc.trace.model import trace
+    from txcalc.trace.workload import Workload
+
+    spec = Model.from_data(LLAMA | {"vocab": 11, "d_model": 24, "feed_forward": {
+        "kind": "moe", "d_ff": 20, "experts": 5, "active_experts": 2, "activation": "silu", "gated": True}})
+    run: dict[str, Any] = {"phase": "training", "implementation": "transformers", "recompute": "full", "batch": 3,
+                           "seq": 37, "dtype": "fp32", "attention": "eager"}
+    seen = txcalc.memory(spec, device=device, **run).phases
+    t = trace(spec, Workload(**run))
+    both = [[each.peak_bytes for each in step.phases(t, in_place=way)] for way in (True, False)]
+    assert both[0] != both[1]
+    assert [each.peak_bytes for each in seen] == both[device is None]

@@ -163,13 +163,15 @@ def memory(
     found = passes(spec, given, int if accelerator is None else accelerator.rounded)
     aside = None if reserve is None and accelerator is None else reserved(reserve, accelerator)
     room = None if accelerator is None or aside is None else usable(accelerator) - aside.bytes
+    in_place = accelerator is not None
     name = {"prefill": "forward"} if found.new is None else {}  # of an encoder
     phases = [
         (t, Phase(phase=name.get(of.name, of.name), peak_bytes=of.peak_bytes, at=placed(of.at, of.turns)))
-        for t in found.traces for of in step.phases(t)]
+        for t in found.traces for of in step.phases(t, in_place=in_place)]
     top, highest = max(phases, key=lambda each: each[1].peak_bytes)
     peak, spaces = allocated(found, accelerator), workspaces(found, accelerator)
-    entries, events = step.at_peak(top), [list(step.events(t, turns=TURNS)) for t in found.traces]
+    entries, events = step.at_peak(top, in_place=in_place), [
+        list(step.events(t, in_place=in_place, turns=TURNS)) for t in found.traces]
     return Answer(Memory(
         model=ModelInfo.of(spec, origin),
         workload=found.workload.replaced(latents=found.asked.latents),
@@ -275,10 +277,11 @@ def _rules(spec: Model, t: Trace) -> Iterator[Convention]:
 
 
 def allocated(of: Passes, device: Device | None) -> int:
-    """The most bytes that are allocated at once: on a device in its blocks, with its workspaces."""
+    """The most bytes that are allocated at once: on a device in its blocks, with its workspaces, and without one as a
+    dispatch mode sees them, under which PyTorch adds no gradient in place."""
     rounded = int if device is None else device.rounded
-    return workspaces(of, device) + max(
-        phase.peak_bytes for t in of.traces for phase in step.phases(t, rounded=rounded))
+    return workspaces(of, device) + max(phase.peak_bytes for t in of.traces for phase in step.phases(
+        t, in_place=device is not None, rounded=rounded))
 
 
 def workspaces(of: Passes, device: Device | None) -> int:
