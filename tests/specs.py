@@ -227,6 +227,9 @@ def stacks(draw: st.DrawFn, *, d: int, causal: bool, crossing: bool = False) -> 
             {"repeat": draw(st.integers(1, 2)), **draw(own)} for _ in range(draw(st.integers(1, 2)))
         ]} for _ in range(draw(st.integers(1, 2)))
     ]
+    for i, block in enumerate(block for group in groups for block in group["blocks"]):
+        if block["shared_block"] is not None:
+            block["shared_block"]["index"] += i * 10**7  # each another, whatever is drawn
     first = groups[0]["blocks"][0]
     if first["attention"] is not None and not by_distance and draw(flags):
         own = first["attention"]
