@@ -39,13 +39,13 @@ TURNS: Final = 24
 """Of so many turns of a repeat at most, such as a model's layers, it shows the moments."""
 
 WHY: Final = {"saved": "saved for backward", "transient": "in use", "gradients": "gradients of weights"}
-"""What is alive, in words; all else is called what it is."""
+"""Categories of live memory in words; all others are called what they are."""
 
 
 RESERVED: Final = (
     "reserved blocks that hold nothing, 1 to 9 % of what is allocated",
     "peak reserved beside peak allocated in 18 runs of nanotron and SimuMax; up to 49 % on ragged batches")
-"""What PyTorch's allocator keeps beyond tensors."""
+"""Memory that PyTorch's allocator keeps beyond tensors."""
 
 
 _RULES: Final = (

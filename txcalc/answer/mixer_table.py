@@ -238,7 +238,7 @@ def _conventions(workload: Workload) -> tuple[Convention, ...]:
 
 
 _WHY: Final = {"attention-flash": EMPTY_STATE, "window": EMPTY_STATE, "mamba2": CONVOLVES}
-"""Why a layer costs something else than version 1 said."""
+"""Reason for a layer's cost to differ from version 1's."""
 
 Costs = dict[tuple[str, int, str], int | None]
 """By layer, length and quantity."""

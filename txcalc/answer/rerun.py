@@ -214,7 +214,7 @@ MEANINGS: Final = (
 
 
 def _why(total: str, now: Report) -> str:
-    """The reason why a total of an older document is another today, as far as that lies in how it is counted."""
+    """Reason for an older document's total to differ today, as far as the way of counting has changed."""
     return "; ".join(row.why for row in MEANINGS if total in row.totals and row.holds(now))
 
 

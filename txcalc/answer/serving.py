@@ -26,7 +26,7 @@ from txcalc.trace.workload import Workload, plain
 
 OPTIONS: Final = ("utilization", "context", "pool", "tp", "chunk", "drafter", "swa_full", "v_dtype", "gpu_layers",
                   "offload", "max_loras", "max_lora_rank")
-"""What is given to an engine beside a workload."""
+"""Settings of an engine beside a workload."""
 _STORED: Final = ("dtype", "weights", "kv_block", "kernels")
 
 

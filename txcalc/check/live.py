@@ -22,7 +22,7 @@ from txcalc.trace.model import trace
 from txcalc.trace.workload import DType, Workload
 
 NAMES: Final[dict[Device, str]] = {"cpu": "CPU", "cuda": "CUDA", "fake-cuda": "CUDA's operators, no GPU"}
-"""What the rows call each device."""
+"""Names of devices in rows."""
 
 
 def measured(
@@ -101,7 +101,7 @@ OPTIONS: Final[tuple[dict[str, Any], ...]] = (
     {"recompute": "selective"}, {"accumulate": 2, "clip": True}, {"recompute": "full:2"}, {"loss": "fused"},
     {"recompute": "ops"},
 )
-"""What steps are run with, one after the other."""
+"""Settings of steps, one after the other."""
 
 
 def steps(spec: Model, runs: Sequence[Workload], device: Device, turn: int | None = None) -> Iterator[Workload]:

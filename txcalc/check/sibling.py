@@ -23,7 +23,7 @@ SMALL: Final[dict[str, int]] = {
     "rank": 7, "kernel": 5, "pieces": 2, "index_topk": 8, "registers": 2, "merge": 3, "unused_layers": 1,
     "image_window": 3, "rows": 103, "block": 5, "blocks": 3,
 }
-"""What each size becomes; other sizes are derived below or kept (they are small counts already)."""
+"""Small values of sizes; other sizes are derived below or kept (they are small counts already)."""
 
 _OF_A_WIDTH: Final = ("rnn", "lstm", "gru", "convolution")
 """Layers that hand on a width of their own."""

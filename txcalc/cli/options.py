@@ -163,7 +163,7 @@ RUN: Final[Mapping[str, Row]] = {
     "freeze": Row("PATH", "Train all but this part of the breakdown, such as encoder or token_embedding. Repeatable.",
                   list, several=True),
 }
-"""What a model is run on."""
+"""Options of a run."""
 TOGETHER: Final = {name: Row(*row) for name, row in PARALLEL.items()}
 """Devices that a run is spread over."""
 COUNT: Final = {**RUN, **TOGETHER}
@@ -239,7 +239,7 @@ MEMORY: Final = ENGINE | FRAMEWORK | TOGETHER | _some(
                    lambda raw: raw == "yes" if raw in ("yes", "no") else raw),
     reserve=CURVE["reserve"],
 )
-"""What a model is run on, and what its memory has to fit into."""
+"""Options of a run, and of the device that its memory has to fit."""
 
 FIT: Final = {name: row for name, row in MEMORY.items() if name != "lengths"} | _some(
     "batch", "seq",
@@ -249,7 +249,7 @@ FIT: Final = {name: row for name, row in MEMORY.items() if name != "lengths"} | 
     device=MEMORY["device"]._replace(help="What it has to fit into: a card such as h100-80gb, or bytes such as 24GB. "
                                      "Needed."),
 )
-"""What a model is run on, what it has to fit into, and what is searched."""
+"""Options of a run, of the device that it has to fit, and of the search."""
 
 LAYERS: Final = _some(
     "d", "seq", "heads", "kernel", "window", "state", "batch", "dtype", "kv_dtype", "masked",

@@ -15,7 +15,7 @@ from txcalc.count import zero
 from txcalc.count.flops import again
 from txcalc.count.gradients import parameters, unrolled
 from txcalc.count.optimizers import OPTIMIZERS
-from txcalc.count.parameter import Parameter, summed
+from txcalc.count.parameter import Parameter, reads_rows, summed
 from txcalc.count.replay import gathered
 from txcalc.count.stages import sent
 from txcalc.spec.facts import attentions
@@ -105,7 +105,7 @@ def _of_gradients(trace: Trace) -> Iterator[Collective]:
         times = 1 if layout.shards else often + bool(w.clip)
         for p in split:
             yield Collective("all-reduce", "tp", p.elements * p.width, p.copies * times,
-                             "backward" if layout.shards and len(p.op.reads[0].shape) == 3 else "step", p.path)
+                             "backward" if layout.shards and reads_rows(p.op) else "step", p.path)
     copied = {each.head_dim for each in attentions(trace.whole)
               if each.kind == "standard" and each.kv_heads < layout.tp}
     for p in own:

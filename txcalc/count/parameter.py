@@ -27,6 +27,11 @@ class Parameter(NamedTuple):
         return prod(self.shape)
 
 
+def reads_rows(op: Op) -> bool:
+    """Tell whether an operation reads whole rows, and not those of heads."""
+    return len(op.reads[0].shape) == 3
+
+
 def summed(trace: Trace, op: Op, name: str = "weight") -> bool:
     """Ranks have each a part of the positions, or of the heads, that all of a weight is used on, and so of its
     gradient: of a norm's, and of Megatron-LM's routers and biases after a sum."""
@@ -38,7 +43,7 @@ def summed(trace: Trace, op: Op, name: str = "weight") -> bool:
         scales |= op.kind.group == "router" or (name == "bias" and op.part in ("attention output", "down"))
         return scales and (layout.sp or len(shape) == 4)
     parts = layout.by_position * layout.cp
-    return scales and (len(shape) == 4 or (layout.sp and len(shape) == 3 and shape[1] * parts == w.seq))
+    return scales and (len(shape) == 4 or (layout.sp and reads_rows(op) and shape[1] * parts == w.seq))
 
 
 Elements = Callable[[Parameter], int]

@@ -17,7 +17,7 @@ from math import prod
 from typing import TYPE_CHECKING, Any, Final
 
 from txcalc.count.entries import Entry
-from txcalc.count.parameter import summed
+from txcalc.count.parameter import reads_rows, summed
 from txcalc.count.turns import Border, Edge, Memory, Step, Unit, Value, Weight
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
@@ -267,7 +267,7 @@ class Sharding:
         sizes = {weight.path: prod(weight.shape) * self._width for weight in unit.weights}
         for value, (path, edges) in unit.gradients.items() if self._trace.layout.tp > 1 else ():
             if (old := value.gradient) is not None and (old.bytes > sizes[path] or (
-                    summed(self._trace, old.op) and len(old.op.reads[0].shape) == 3)):
+                    summed(self._trace, old.op) and reads_rows(old.op))):
                 value.gradient = replace(old, bytes=min(old.bytes, sizes[path]), users=1)
                 for _ in range(int(prod(edge.times for edge in edges))):  # one after the other
                     live.add(value.gradient, 1)

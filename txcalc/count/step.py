@@ -37,7 +37,7 @@ from txcalc.trace.workload import BYTES
 
 CATEGORIES: Final = ("weights", "master weights", "optimizer state", "gradients", "inputs", "cache", "waiting", "saved",
                      "unsharded weights", "collectives", "transient")
-"""What is alive, as the ``part`` of entries and the timeline have it."""
+"""Categories of live memory, as the ``part`` of entries and the timeline have them."""
 
 
 class Phase(NamedTuple):

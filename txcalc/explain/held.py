@@ -29,7 +29,7 @@ RULES: Final = (
 )
 
 DOUBLINGS = 4
-"""How often a size is doubled, and halved, to try a formula."""
+"""Number of times a size is doubled, and halved, to try a formula."""
 
 
 @dataclass

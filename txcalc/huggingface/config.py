@@ -30,7 +30,7 @@ IRRELEVANT: Final = frozenset(" ".join(_FIELDS["irrelevant"]).split())
 USUAL: Final[Mapping[str, Sequence[Any]]] = _FIELDS["usual"]
 """Fields that mean nothing new where a family does not know them, as long as they have one of these values."""
 FORMER_CLASSES: Final[Mapping[str, str]] = _FIELDS["former_classes"]
-"""What classes were called before, in small letters."""
+"""Former names of classes, in small letters."""
 _NO_SIZE: Final = re.compile(r"_|\w+_token(_id|_ids|_index)$")
 """Fields of no class's own, and ids of tokens."""
 SIZES: Final = tuple(frozenset(names.split()) for names in _FIELDS["sizes"])

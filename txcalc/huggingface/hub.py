@@ -147,7 +147,7 @@ _INTERN_VIT: Final = images(
 
 
 def _internvl_texts(c: Config) -> None:
-    """What the newer class calls ``text_config``; of a tied head, versions of the code differ."""
+    """The text's configuration, which the newer class calls ``text_config``; versions of the code tie heads or not."""
     c.rename(llm_config="text_config")
     c.data.setdefault("tie_word_embeddings", False)
     c.only("tie_word_embeddings", False)

@@ -218,7 +218,7 @@ def _talker3(c: Config) -> list[Data]:
 
 
 def _codec(c: Config) -> list[Data]:
-    """What makes sound of Qwen3-Omni's codes: layers, and convolutions that are ever narrower and longer."""
+    """Decoder of Qwen3-Omni's codes to a waveform: Transformer layers, then upsampling convolutions."""
     c.ignore("layer_scale_initial_scale")
     c.size("num_key_value_heads")  # whose default is a number, and not that of heads
     own, d, width, both = Idle("sound"), c.size("hidden_size"), c.size("decoder_dim"), c.flag("attention_bias")

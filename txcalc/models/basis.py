@@ -17,7 +17,7 @@ from txcalc.spec.yaml import read_yaml
 FIELD: Final = "base"
 _ADVICE: Final = "write the groups out here, or leave it to --set {every}"
 _ITS_OWN: Final = ("aliases", "published")
-"""What is said of the preset alone."""
+"""Fields of the preset alone."""
 
 
 def on_base(document: Document, place: str, name: str | None, above: tuple[str, ...] = ()) -> Document:

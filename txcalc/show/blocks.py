@@ -19,7 +19,7 @@ Style = Literal["", "bold", "dim", "red"]
 SCALES: Final[dict[str, Any]] = {
     "exact": units.exact, "params": units.params, "flops": units.flops, "memory": units.memory,
 }
-"""How integers are written for people."""
+"""Format of integers for people."""
 
 
 class Number(NamedTuple):

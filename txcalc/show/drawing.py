@@ -28,7 +28,7 @@ _PLOT: Final = 492
 _LEFT, _RIGHT, _TOP, _BOTTOM = 72, 300, 30, 250
 """A plot's frame; the names of its lines stand right of it."""
 _CHARACTER: Final = 6.5
-"""How wide a character of 12 pixels is, about."""
+"""Width of a character of 12 pixels, about."""
 _LINE: Final = 14.0
 """Room that a name needs, from the one above it."""
 

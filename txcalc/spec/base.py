@@ -11,7 +11,7 @@ Curve = Literal[Activation, "xielu"]
 """What a dense feed-forward may have besides: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
 
 Routing = Literal["softmax-topk", "topk-softmax", "sigmoid-topk", "softplus-topk"]
-"""How a router's scores become weights of experts; softplus: its square root (DeepSeek-V4)."""
+"""Routing function from a router's scores to experts' weights; softplus: its square root (DeepSeek-V4)."""
 
 
 REQUIRED: Final = object()

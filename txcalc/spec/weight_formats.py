@@ -101,7 +101,7 @@ HELD: Final = frozenset(name for name in FORMATS if "@" in name)
 """Those whose layers hold their inputs although nothing of the backward pass reads them."""
 
 NAMES: Final = (*FORMATS, RELEASED)
-"""What ``--weights`` takes."""
+"""Values of ``--weights``."""
 
 _OPEN: Final = ("custom", "compressed-tensors", "mlx")
 """Methods whose sizes are given field by field: a layout of one's own, and those that only configurations name."""

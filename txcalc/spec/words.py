@@ -101,7 +101,7 @@ def beams(given: object) -> str:
 
 
 READS: Final = {"lengths": lengths, "beams": beams}
-"""How sequences and beams of a pass are read."""
+"""Readers of sequences and beams of a pass."""
 
 
 def searched(beams: str | None, so_far: int) -> tuple[int, int, int]:

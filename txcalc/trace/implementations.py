@@ -105,16 +105,16 @@ PROJECTED: Final = frozenset(f"attention.bias.{name}" for name in "qkvo")
 WIDENED: Final = frozenset(f"feed_forward.bias.{name}" for name in ("up", "gate", "down"))
 COMMON: Final = PROJECTED | WIDENED | {
     "input.kind tokens", "attention", "attention.kind standard", "feed_forward.kind dense", "head.kind lm"}
-"""What all here have in common."""
+"""Features that all here have in common."""
 
 MASKED_LM: Final = frozenset({
     "architecture encoder-only", "embedding_norm", "no final_norm", "norm.placement post", "token_types", "head.bias",
     "head.transform"})
-"""What BERT has and no decoder."""
+"""Features of BERT that no decoder has."""
 
 DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.bias", "feed_forward.activation silu",
                            "feed_forward.gated"}
-"""What Llama and its like have."""
+"""Features of Llama and its like."""
 
 LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops="no", shifts_labels=True,
                     has=DECODER)
@@ -153,11 +153,11 @@ VIT: Final = Code(
                   "position.kind learned", "position.size", "feed_forward.activation gelu"})
 
 MIXTURE: Final = LLAMA.has - {"feed_forward.kind dense"} | {"feed_forward.kind moe"}
-"""What Mixtral and its like have."""
+"""Features of Mixtral and its like."""
 
 PAIR: Final = PROJECTED | WIDENED | {
     "attention", "attention.kind standard", "feed_forward.kind dense"}
-"""What both stacks of encoder-decoders have."""
+"""Features of both stacks of encoder-decoders."""
 
 
 def _pair(*features: str, without: tuple[str, ...] = ()) -> frozenset[str]:
@@ -217,7 +217,7 @@ TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
 
 TRAINER: Final = Code(positions_first=True, holds_sent=False, receives_at_once=False, zero_buffers=False,
                       totals_only=True, returns_hidden=True)
-"""What frameworks that only train have in common."""
+"""Features common to frameworks that only train."""
 
 MEGATRON: Final = TRAINER._replace(
     attention="fused", linear="parallel", gate_up="fused", router="dispatched", sums_shared=True,

@@ -73,7 +73,7 @@ RECURRENT: Final[dict[str, dict[str, str]]] = {
     "gated-delta": {"recurrent key heads": "key_heads", "recurrent value heads": "value_heads"},
     "lightning": {"recurrent heads": "heads"}, "kimi-delta": {"recurrent heads": "heads"}, "short-convolution": {},
 }
-"""What ranks split of recurrent layers: sizes in words, and their fields."""
+"""Sizes of recurrent layers that ranks split, in words, and their fields."""
 
 WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
     ("a norm over all queries or keys", lambda b: getattr(getattr(b.attention, "qk_norm", None), "over", "") == "full"),
@@ -86,11 +86,13 @@ WHOLE: Final[tuple[tuple[str, Callable[[Any], bool]], ...]] = (
     ("a gate of query latents", lambda b: getattr(b.attention, "joint", False)),
     ("differential attention", lambda b: getattr(b.attention, "differential", False)),
     ("scores of values", lambda b: getattr(b.attention, "kept_keys", None) is not None),
+    ("chosen blocks of keys", lambda b: getattr(b.attention, "kind", "") == "standard"
+     and b.attention.indexer is not None),
     ("a gate of all columns", lambda b: getattr(b.feed_forward, "channel_mix", False)),
     ("experts with norms of their own", lambda b: getattr(b.feed_forward, "separate_norms", False)),
     ("experts that read a latent", lambda b: getattr(b.feed_forward, "latent", None) is not None),
 )
-"""What reads columns of all ranks, so that tensor parallelism is refused, and the blocks that have it."""
+"""Parts that read columns of all ranks, so that tensor parallelism is refused, and the blocks that have them."""
 
 
 _STAGES: Final = {"pp": "stages"}

@@ -6,4 +6,4 @@ SEQ: Final = 2048
 """Tokens of a sequence, where the model's context is not shorter."""
 
 DTYPE: Final = "bf16"
-"""What is computed in, and how weights are stored."""
+"""Data type of computation, and of weights as stored."""

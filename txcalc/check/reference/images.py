@@ -112,7 +112,7 @@ class Reduction(nn.Module):
 
 
 class ConvolvedSource(nn.Module):
-    """What queries, keys or values are made of: a convolution of each channel, normed (CvT, arXiv 2103.15808, 3.2)."""
+    """Depthwise convolution, normed, before queries, keys or values are projected (CvT, arXiv 2103.15808, 3.2)."""
 
     def __init__(self, kernel: int, stride: int, d_model: int) -> None:
         super().__init__()

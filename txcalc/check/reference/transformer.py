@@ -28,7 +28,7 @@ __all__ = ["Output", "Reference", "build"]
 
 
 class Reference(Reader, Top):
-    """The base of both kinds of model: the token tables, a tower, what stands on top, generation and the loss.
+    """Base class of both kinds of model: token tables, a tower, pooler and head, generation and the loss.
 
     Raises ValueError where a model is asked for what it does not have: a cache without a causal stack, a loss
     without a head.
