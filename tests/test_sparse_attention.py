@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+import txcalc
 from txcalc.answer.conventions import conventions
 from txcalc.answer.report import count
 from txcalc.spec.errors import SpecError
@@ -130,3 +131,11 @@ def test_an_indexer_of_blocks_that_fits_no_attention_is_refused(changes: dict[st
                          "position": {"kind": "rope"},
                          "feed_forward": {"d_ff": 23}})
     assert (caught.value.field or "").rpartition("].")[2] == field
+
+
+@pytest.mark.parametrize(("run", "field"), [({"lora": "r=2,targets=q"}, "lora"), ({"tp": 3}, "tp")])
+def test_an_indexer_of_blocks_takes_neither_adapters_nor_ranks(run: dict[str, Any], field: str) -> None:
+    """PEFT would adapt the indexer's projections of the same names; no rank's part of its choice is proved."""
+    with pytest.raises(SpecError) as caught:
+        txcalc.count(model(**STACKS["blocks of keys"]), seq=5, **run)
+    assert caught.value.field == field

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, meant, shown
+from txcalc.spec.facts import attentions
 from txcalc.spec.weight_formats import HELD
 from txcalc.spec.words import form
 from txcalc.trace import packed
@@ -145,6 +146,9 @@ def check(t: Trace) -> None:
         "DoRA and recomputation by a policy": policy and w.dora is not None,
         "adapters of experts and recomputation by a policy": policy and scaled,
         "adapters beside weights that no run has work for": bool(w.adapter and t.model.idle),
+        # peft takes an indexer's q_proj and k_proj for those of attention.
+        "adapters beside an indexer of blocks": w.adapter is not None and any(
+            each.kind == "standard" and each.indexer is not None for each in attentions(t.model)),
         "a recurrent layer": any(op.layer in ("cell", "recurrent") for op in t.ops),
         "recomputation of such layers": w.adapter is not None and w.implementation == "torch" and (
             w.recompute in ("full", "selective") and _differs(t.model)),
