@@ -284,8 +284,10 @@ def test_an_index_is_a_model(tmp_path: Path) -> None:
     index.write_text(json.dumps({"metadata": {"total_size": bytes_of(fp8_tensors())},
                                  "weight_map": dict.fromkeys(fp8_tensors(), "model.safetensors")}))
     assert weights(index).value == bytes_of(fp8_tensors())
+    assert not any("beside it" in note for note in load(str(index)).notes)
     (tmp_path / "model.safetensors").unlink()
     assert weights(index).value == bytes_of(fp8_tensors())
+    assert any("files are not all beside it" in note for note in load(str(index)).notes)
     (tmp_path / "config.json").unlink()
     assert "has no config.json beside it, which would say what model its tensors are of" in refused(
         "count", str(index))

@@ -412,6 +412,24 @@ def test_modelopts_layers_in_formats_of_their_own(tmp_path: Path) -> None:
         assert "quantized_layers: must say of each" in refused({**packing, "quantized_layers": wrong})
 
 
+def test_modelopts_experts_in_formats_of_their_own() -> None:
+    """FP8 in attention, in the first layer's experts and in what widens none; NVFP4 in the others; the router whole."""
+    config = {**LLAMA, "model_type": "mixtral", "architectures": ["MixtralForCausalLM"], "num_local_experts": 5}
+    sizes = {name: size for name, size in zip(PROJECTIONS, LAYER, strict=True) if name.startswith("self")} | {
+        f"block_sparse_moe.experts.{j}.w{w}": (96, 64) if w != 2 else (64, 96) for j in range(5) for w in (1, 2, 3)}
+    kinds = {f"model.layers.{i}.{name}": "FP8" if name.startswith("self") or not i or name.endswith("w2") else "NVFP4"
+             for i in range(3) for name in sizes}
+    packing = {"quant_method": "modelopt", "quant_algo": "MIXED_PRECISION", "exclude_modules": ["lm_head"],
+               "quantized_layers": {name: {"quant_algo": kind} for name, kind in kinds.items()}}
+    packed = sum(8 + out * columns * (16 if kind == "FP8" else 9) // 16 for name, kind in kinds.items()
+                 for out, columns in [sizes[name.split(".", 3)[3]]])
+    assert stored(config, packing) == Quantity(value=REST + 3 * 2 * 5 * 64 + packed, unit="B", kind="exact")
+    own = "model.layers.1.block_sparse_moe.experts.3.w1"
+    layers: Any = packing["quantized_layers"]
+    for single in ({**layers, own: {"quant_algo": "FP8"}}, {name: layers[name] for name in layers if name != own}):
+        assert "experts" in refused({**packing, "quantized_layers": single}, config)
+
+
 @pytest.mark.parametrize("packing", [
     {"quant_method": "hqq", "quant_config": {"weight_quant_params": {"nbits": 4, "group_size": 64}}},
     {"quant_method": "torchao",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -85,13 +86,18 @@ def globs(q: Config, field: str, default: Sequence[str] = ()) -> Matcher:
 
 
 def below_layers(name: str) -> str:
-    """The name of a module without what its layers stand in, which differs between libraries."""
-    return name[max(name.find("layers."), 0):]
+    """The name of a module without what its layers stand in, which libraries differ in; of experts the first's."""
+    return re.sub(r"(\.experts)\.\d+\b", r"\1.0", name[max(name.find("layers."), 0):])
 
 
 def only_named(q: Config, field: str) -> Matcher | None:
-    """Those that are named one by one, and no other, where any are."""
-    named = {below_layers(name): name for name in q.data.get(field) or ()}
+    """Those that are named one by one, and no other, where any are. Raises ``SpecError`` for some experts."""
+    named, often = {}, Counter[str]()
+    for name in q.data.get(field) or ():
+        named[below_layers(name)] = name
+        often[below_layers(name)] += 1
+    if len({number for name, number in often.items() if ".experts." in name}) > 1:
+        raise q.error(field, "single experts in a format of their own are not understood")
     each = ((name, lambda module, own=own: below_layers(module) == own) for own, name in named.items())
     return Matcher(field, tuple(each), (), (lambda module: below_layers(module) not in named,)) if named else None
 

@@ -269,12 +269,12 @@ def _modelopt(q: Config) -> Data:
     if not layout:  # each has two fp32 scales, and NVFP4 those of groups beside
         named = q.take("quantized_layers", default=None)
         q.ignore("exclude_modules", "ignore")
-        each = named.values() if isinstance(named, Mapping) else ()
-        own = [str(kind.get("quant_algo") if isinstance(kind, Mapping) else kind) for kind in each]
-        if not own or not known.keys() >= {*own}:
-            raise q.error("quantized_layers", f"must say of each of some layers that it is in {' or '.join(known)}")
-        eight = {below_layers(name) for name, kind in zip(named, own, strict=True) if kind == "FP8"}
-        layout = {**known["NVFP4"], "apart": eight} if len(eight) < len(own) else known["FP8"]
+        own = {name: str(kind.get("quant_algo") if isinstance(kind, Mapping) else kind)
+               for name, kind in (named.items() if isinstance(named, Mapping) else ())}
+        four, eight = ({below_layers(name) for name, kind in own.items() if kind == of} for of in known)
+        if not own or not known.keys() >= {*own.values()} or eight & four:
+            raise q.error("quantized_layers", "must say of each of some layers, experts alike, if it is NVFP4 or FP8")
+        layout = {**known["NVFP4"], "apart": eight} if four else known["FP8"]
     return {**layout, "exact": not cache}
 
 

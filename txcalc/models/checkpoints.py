@@ -76,6 +76,9 @@ def with_tensors(found: Imported, header: Checkpoint, notes: tuple[str, ...]) ->
     if header.kind != "gguf" and most and len(kinds) == 1 and not twice:
         stored = {name: stored[name] for name in ("method", "elements", "width")}
     fields = {**found.document.data, "stored": stored}
+    if not header.stored:
+        notes = (*notes, f"{header.source}: its files are not all beside it, so its weights are the {header.bytes:,} "
+                 "bytes that it says, of tensors that were not read")
     dtype = most or found.dtype if header.kind != "gguf" else found.dtype
     return replace(found, document=Document(fields), notes=found.notes + notes, dtype=dtype)
 
