@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from fractions import Fraction
 from typing import Any
 
 import pytest
@@ -25,9 +26,12 @@ LLAMA = {
 }
 HYBRID = LLAMA | {"name": "hybrid", "layers": 15, "groups": [
     {"repeat": 3, "blocks": [{"repeat": 4, "attention": {"window": 67}}, {}]}]}
+CHUNKS = LLAMA | {"name": "chunks", "layers": 8, "groups": [
+    {"repeat": 2, "blocks": [{"repeat": 3, "attention": {"chunk": 64}}, {}]}]}
 LATENT = LLAMA | {"name": "latent", "attention": {
     "kind": "mla", "heads": 6, "q_rank": 11, "kv_rank": 58, "nope_dim": 8, "rope_dim": 6, "value_dim": 8}}
-MODELS = {name: Model.from_data(data) for name, data in (("llama", LLAMA), ("hybrid", HYBRID), ("latent", LATENT))}
+MODELS = {name: Model.from_data(data) for name, data in (
+    ("llama", LLAMA), ("hybrid", HYBRID), ("chunks", CHUNKS), ("latent", LATENT))}
 ENGINES = ("vllm@0.6.4", "vllm@0.11", "vllm@0.30", "sglang", "llama.cpp", "llama.cpp@0.9")
 OF_LLAMA = 7 * 2 * 2 * 32 * 2  # bytes of a token: layers, keys and values, heads, width, 16 bits
 
@@ -55,6 +59,10 @@ def run(*args: object) -> Any:
     ("vllm@0.9.0", "hybrid", {"context": 800}, 16, 100 * 7 // 15, 46 * 16, 0),
     ("vllm@0.11", "latent", {"context": 800}, 64, 100 * 256 // 256, 6400, 7),
     ("vllm@0.7.3", "latent", {"context": 800}, 16, 200, 3200, 4),  # 64 elements of 16 bits, padded to 256 bytes
+    # 100 blocks of 7 layers are 87 of 8, where chunks are as full layers, or 350 of 2, three of whose four groups have
+    # 64 tokens and those of a pass in blocks
+    ("vllm@0.11", "chunks", {"context": 800, "chunk": 100}, 16, 87, 87 * 16, 87 // 50),
+    ("vllm@0.14", "chunks", {"context": 800, "chunk": 100}, 16, 350, 350 // 4 * 16, 350 // (3 * 11 + 50)),
     ("sglang", "llama", {"context": 800}, 1, 1600, 1600, 2),
     ("sglang", "llama", {"context": 800, "kv_dtype": "fp8"}, 1, 3200, 3200, 4),
 ])
@@ -69,6 +77,18 @@ def test_a_pool_holds_what_it_holds_by_hand(
     assert found is not None
     assert (found.block, found.blocks, found.tokens, found.requests) == (block, blocks, tokens, requests)
     assert found.pool_bytes == size + 1
+
+
+@pytest.mark.parametrize(("card", "version", "peak", "block"), [
+    ("h100-80gb", "0.11", 1024, 64), ("a100-80gb", "0.11", 256, 16), ("a100-80gb", "0.8.5", 1024, 16),
+    ("l40s", "0.11", 256, 16), ("b200", "0.11", 1024, 128), ("b200", "0.9.1", 1024, 16), ("b200", "0.18", 1024, 32),
+    ("h100-80gb", "0.18", 1024, 16),
+])
+def test_sizes_of_a_pass_and_of_latents_go_by_the_card(card: str, version: str, peak: int, block: int) -> None:
+    found = txcalc.memory("deepseek-v2-lite", engine=f"vllm@{version}", device=card, context=256)
+    size = {row.what: row.bytes for row in found.at_peak}["activation peak"]
+    assert size == int(peak * 102400 * Fraction("38.35") + {1024: 8192, 256: 2048}[peak] * 2048 * 2)
+    assert found.engine is not None and found.engine.block == block
 
 
 @pytest.mark.parametrize(("tp", "each"), [

@@ -229,6 +229,7 @@ class Setup(NamedTuple):
     loras: int = 0  # slots of adapters
     rank: int = 16  # the most that one of them has
     modeling: str | None = None  # whose code the model is
+    architecture: str = "sm_90"  # of the card
 
 
 def pool(found: Sequence[Layers], of: Engine, setup: Setup) -> Pool:
@@ -250,8 +251,11 @@ class _Pages:
     def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
         self.of, self.in_flight = of, setup.chunk * of.value("batches in flight", 1)
         latent = any(each.kind == "latent" for each in found)
-        self.block = setup.block or of.value("latent block" if latent else "block")
+        self.block = setup.block or of.value("latent block", {}).get(
+            setup.architecture if latent else "", of.value("block"))
         found = self._with_states(found, setup.context)
+        if of.value("chunks") == "full" and any(each.limit is None for each in found):
+            found = [each._replace(limit=None) if each.kind == "chunk" else each for each in found]
         kinds = {(each.kind, each.limit) if each.limit or each.kind == "state" else () for each in found}
         self.groups: list[tuple[Layers, int]] = []  # with the tokens of a block
         if of.value("groups", "none") == "none" or len(kinds) == 1:

@@ -208,12 +208,13 @@ def serving(
     workload = Workload.of({"phase": "decode", "seq": 1, "past": context - 1, "batch": given.get("batch", 1),
                             **fields, "kv_dtype": _kv_dtype(of, given)})
     t = trace(spec, fit(spec, workload))
-    memory = None if device is None else device.memory_bytes
+    least = device is not None and any(name in device.name for name in of.value("cards of the least", ()))
+    memory = 0 if least else None if device is None else device.memory_bytes
     chunk = of.chunk(given.get("chunk"), memory, context)
     alone = "sequences" not in of.rules or "batch" in given or not shared
     setup = Setup(given.get("kv_block"), chunk, bool(given.get("swa_full")), 1 if alone else of.value("sequences"),
                   context, given.get("batch"), memory, tp, given.get("max_loras", int("max_lora_rank" in given)),
-                  given.get("max_lora_rank", 16), spec.modeling)
+                  given.get("max_lora_rank", 16), spec.modeling, device.architecture or "" if device else "sm_90")
     values = None if given.get("v_dtype") is None else _kv_dtype(of, given, "v_dtype")
     moved = _moved(spec, of, given.get("offload"), given.get("gpu_layers"))
     every = layers(t, of, tp, given.get("drafter") or 0, values)
