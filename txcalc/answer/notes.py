@@ -7,7 +7,6 @@ from typing import get_args
 
 from txcalc.count.kv_cache import kv_cache_bytes
 from txcalc.count.labels import KV_CACHE
-from txcalc.count.unproved import unmeasured
 from txcalc.count.weights import is_known, is_packed
 from txcalc.spec.facts import located_blocks
 from txcalc.spec.model import Model
@@ -59,6 +58,8 @@ def one_rank(t: Trace) -> Iterator[str]:
 
 def unfollowed(t: Trace) -> Iterator[str]:
     """The reason why a layout makes a peak an estimate, if it does."""
+    from txcalc.count.unproved import unmeasured
+
     if what := unmeasured(t):
         yield f"the peak is an estimate: no test has followed {what} yet, only its parts"
 

@@ -7,7 +7,6 @@ from itertools import groupby
 from typing import Any
 
 from txcalc.count import activations, flops, kv_cache, params, weights
-from txcalc.count.collectives import collectives
 from txcalc.count.entries import total
 from txcalc.document import Part
 from txcalc.spec.model import Model
@@ -57,8 +56,11 @@ class Rank(Part):
 
 def communicated(*traces: Trace) -> tuple[Collective, ...] | None:
     """The collectives of runs one after the other; None on a single device."""
-    return None if traces[0].workload.layout is None else tuple(
-        Collective(**each._asdict()) for t in traces for each in collectives(t))
+    if traces[0].workload.layout is None:
+        return None
+    from txcalc.count.collectives import collectives
+
+    return tuple(Collective(**each._asdict()) for t in traces for each in collectives(t))
 
 
 Figures = dict[str, Any]

@@ -324,7 +324,7 @@ def staged(spec: Model, layout: Layout, stages: Sequence[int]) -> Model:
 
 
 _WITHOUT_END: Final[dict[str, Any]] = {
-    "final_norm": False, "pooler": None, "contact_head": False, "head": NoHead(kind="none"), "idle": (),
+    "final_norm": False, "pooler": None, "contact_head": False, "head": NoHead.checked({"kind": "none"}), "idle": (),
     "autoencoder": None, "entities": None}
 """Fields of a model whose last stage is another rank's."""
 
