@@ -15,7 +15,7 @@ Number = int | float | Fraction
 """A finite quantity. Floats are taken at their exact binary value; NaN and infinity raise."""
 
 MISSING: Final = "–"
-"""What stands for a number that does not exist (``None``)."""
+"""Sign for a number that does not exist (``None``)."""
 
 MAX_POINTS: Final = 64
 """The most lengths one range may name."""

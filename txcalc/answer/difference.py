@@ -22,7 +22,7 @@ from txcalc.trace.model import trace
 from txcalc.trace.workload import Workload
 
 _NAMES: Final = ("name", "family")
-"""What a model is called changes nothing."""
+"""Fields that name a model, and change nothing."""
 
 Path = tuple[str | int, ...]
 Data = dict[str, Any]

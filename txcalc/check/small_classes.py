@@ -32,7 +32,7 @@ SPARSE: Final = {"num_local_experts": 5, "num_experts": 7, "num_experts_per_tok"
                  "intermediate_size": 40, "n_routed_experts": 6, "n_group": 3, "topk_group": 2, "q_lora_rank": 11,
                  "kv_lora_rank": 13, "qk_nope_head_dim": 8, "qk_rope_head_dim": 4, "v_head_dim": 10,
                  "first_k_dense_replace": 1}
-"""What sizes of a ``config.json`` become, unless they are smaller; heads and widths follow below. ``SPARSE``: of one
+"""Sizes that a ``config.json`` gets, unless they are smaller; heads and widths follow below. ``SPARSE``: of one
 with experts, whose widths are multiples of 8."""
 
 RUNS: Final[tuple[dict[str, Any], ...]] = (

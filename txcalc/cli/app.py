@@ -23,7 +23,7 @@ EXAMPLES: Final = """\
   txcalc count path/to/config.json --batch 8       of a model of yours, also a GGUF file's
   txcalc compare llama3-8b qwen3-8b                two side by side
 """
-"""What a reader sees first who has asked for nothing."""
+"""First examples, for a reader who has asked for nothing."""
 
 SETTINGS: Final[dict[str, Any]] = {
     "rich_markup_mode": None, "suggest_commands": False,

@@ -19,7 +19,7 @@ class Group(TyperGroup):
     """Commands under one name; for one that there is not, the nearest is named."""
 
     for_model = "txcalc count {}"
-    """What is meant when a model stands where a command should."""
+    """The command that is meant where a model stands in its place."""
     meant = "COMMANDS"
     """The table of ``txcalc.cli.foreign`` with what is typed for a command."""
 

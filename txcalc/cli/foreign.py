@@ -82,7 +82,7 @@ ABSENT: Final = _each({
     "tokens-per-second throughput latency mfu bandwidth price cost": "time is not counted yet; FLOPs and bytes are",
     "model config preset name m": "the model stands by itself, without an option",
 })
-"""What there is no option for, and what is counted instead."""
+"""Behaviours without an option, and what is counted instead."""
 
 COMMANDS: Final = _each({
     "params parameters": "txcalc explain MODEL params",

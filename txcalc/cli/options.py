@@ -24,7 +24,7 @@ from txcalc.spec.weight_formats import NAMES
 from txcalc.trace import workload_defaults
 
 Run = dict[str, Any]
-"""What of a command's rows was given, read: the fields of a workload and what else the command takes."""
+"""Values given for a command's rows, read: the fields of a workload and what else the command takes."""
 
 
 def complete(names: Callable[[], Iterable[str]]) -> Callable[[str], list[str]]:

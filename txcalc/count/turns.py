@@ -22,7 +22,7 @@ Turns = tuple[tuple[str, Number], ...]
 """The repeats around an operation, outermost first, and in which turn of each, from 0, it runs."""
 
 Group = Literal["saved", "gradients", "transient", "cache", "unsharded weights", "collectives"]
-"""What is alive: saved for the backward pass, gradients of weights, all else for a moment, the cache, and of sharded
+"""Categories of live bytes: saved for the backward pass, gradients, else for a moment, the cache, and of sharded
 weights what is gathered, and buffers of that."""
 
 _FEW: Final = 2
@@ -164,7 +164,7 @@ def _shared(node: Repeat) -> bool:
 
 
 _Facts = tuple[tuple[Tensor, ...], tuple[tuple[Tensor, Number], ...]]
-"""Whose gradients an operation's backward pass makes, and what it writes to memory of its own, with the bytes."""
+"""Weights whose gradients an operation's backward pass makes; what it writes to memory of its own, with the bytes."""
 
 
 @dataclass

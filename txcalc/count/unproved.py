@@ -173,7 +173,7 @@ SPLIT: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("weights that ZeRO shares", lambda t: t.layout.alike > 1 and t.layout.zero > 0),
     ("several micro-batches of one step", lambda t: (t.workload.accumulate or 1) > 1),
 )
-"""What is not split yet of a rank that has a part of a model's tensors, and what is, but no test has followed."""
+"""Parts not split yet of a rank that has a part of a model's tensors, and what is, but no test has followed."""
 
 
 def unmeasured(trace: Trace) -> str:

@@ -9,7 +9,7 @@ NAMES: Final = {
     "moe": "MoE feed-forward", "lm": "lm head", "layernorm": "layernorm", "rmsnorm": "rmsnorm",
     "per_layer_embedding": "per-layer embedding", "per_layer_input": "per-layer input",
 }
-"""What people call a module, or one of a kind; any other is called what its path says."""
+"""Names that people give a module, or one of a kind; any other is called what its path says."""
 
 RECURRENT: Final = {
     "mamba2": "Mamba-2", "gated-delta": "gated DeltaNet", "mamba": "Mamba", "lightning": "lightning attention",

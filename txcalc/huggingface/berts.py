@@ -145,7 +145,7 @@ _OF_CELLS: Final = (
     "use_gumbel_for_cells use_gumbel_for_aggregation average_approximation_function cell_selection_preference "
     "answer_loss_cutoff max_num_rows average_logits_per_cell select_one_column allow_empty_column_selection "
     "aggregation_labels init_cell_selection_weights_to_zero reset_position_index_per_cell no_aggregation_label_index")
-"""How TAPAS is trained and what its answers are made of."""
+"""Fields of TAPAS's training and of its answers."""
 
 
 def _always_pooled(heads: Heads) -> Heads:
@@ -194,7 +194,7 @@ _TRAINING_OF_XLM: Final = (
     "amp bptt clip_grad_norm context_size fp16 group_by_size langs lg_sampling_factor lgs max_batch_size max_len "
     "mlm_steps sample_alpha tokens_per_batch word_blank word_dropout word_keep word_mask word_mask_keep_rand word_pred "
     "word_rand word_shuffle")
-"""How FlauBERT was trained, which its files say as well."""
+"""Fields of FlauBERT's training, which its files say as well."""
 
 # XLM (arXiv 1901.07291) and FlauBERT (arXiv 1912.05372): a table of languages in place of token types. FlauBERT's
 # larger models have their norms before each sublayer, and none at the end.

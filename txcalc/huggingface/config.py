@@ -34,12 +34,12 @@ FORMER_CLASSES: Final[Mapping[str, str]] = _FIELDS["former_classes"]
 _NO_SIZE: Final = re.compile(r"_|\w+_token(_id|_ids|_index)$")
 """Fields of no class's own, and ids of tokens."""
 SIZES: Final = tuple(frozenset(names.split()) for names in _FIELDS["sizes"])
-"""What families call one size: a file with the name that its own class does not read may mean it all the same."""
+"""Names of one size in families: a file with the name that its own class does not read may mean it all the same."""
 REQUIRED: Final = object()
 UNKNOWN: Final = "not understood"
-"""What is said of a field that may be read, and of which nothing is known."""
+"""Complaint of a field that may be read, and of which nothing is known."""
 UNREAD: Final = "which alone is read"
-"""What is said of the field that another name contradicts, which no class reads."""
+"""Complaint of the field that another name contradicts, which no class reads."""
 TIES: Final = frozenset({"tie_word_embeddings", "tie_embedding"})
 
 

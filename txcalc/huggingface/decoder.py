@@ -46,7 +46,7 @@ def _kv_heads(c: Config) -> int:
 
 
 ROUTING: Final = "n_group topk_group routed_scaling_factor num_nextn_predict_layers"
-"""How DeepSeek's routing narrows and scales what it chooses, and layers that are never built."""
+"""Fields by which DeepSeek's routing narrows and scales what it chooses, and layers that are never built."""
 CONTEXT: Final = size("max_position_embeddings", "n_positions", "max_seq_len", "seq_length", default=2048)
 HEAD_NORM: Final = NORMS["head"]
 FULL_NORM: Final = NORMS["full"]

@@ -303,7 +303,7 @@ _PATHS: Final[Mapping[str, str]] = {
     **{f"ffn_{name}{ending}": f"feed_forward.{scope}{name}"
        for name in ("gate", "up", "down") for ending, scope in _FEEDS.items()},
 }
-"""What operations of ours are called whose weights a tensor holds, the first of several that are stored as one."""
+"""Names of our operations whose weights a tensor holds, the first of several that are stored as one."""
 
 
 def place(name: str) -> tuple[int | None, str]:

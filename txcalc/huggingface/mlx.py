@@ -100,7 +100,7 @@ TIED_UNLESS_SAID: Final = frozenset(
 
 _SPLIT: Final = re.compile(r"\.(?:embed_q|unembed_out)$")
 _WHOLE: Final = ("norm", ".ln_1", ".ln_2", ".ln_f", ".rope", ".activation", ".act_fn", ".conv1d", ".mlp.gate")
-"""How names of modules end that nothing packs. Files of some releases list them all the same."""
+"""Last parts of modules' names that nothing packs. Files of some releases list them all the same."""
 
 _AFFINE: Final = {(group, bits) for group in (32, 64, 128) for bits in (2, 3, 4, 5, 6, 8)}
 MODES: Final = {"affine": _AFFINE, "mxfp4": {(32, 4)}, "mxfp8": {(32, 8)}, "nvfp4": {(16, 4)}}

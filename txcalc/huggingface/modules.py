@@ -64,7 +64,7 @@ def _recurrent(prefix: str, **names: str) -> Names:
 
 BESIDE_TOWERS: Final = ("model.language_model.layers", "language_model.model.layers", "language_model.layers",
                         "model.layers", "model.text_model.layers")
-"""Where layers of text stand beside a tower: today, in older files, and in those of a class's own."""
+"""Paths of layers of text that stand beside a tower: today, in older files, and in those of a class's own."""
 _LLAMA: Final = {**_attention(), **_feed()}
 _QWEN_MOE: Final = {**_LLAMA, **_experts(), **_shared("mlp.shared_expert."),
                     "feed_forward.shared_gate": "mlp.shared_expert_gate"}

@@ -170,7 +170,7 @@ def _projector(c: Config) -> str:
 # ---------------------------------------------------------------- projectors
 
 Projector = Callable[[Config, Data, Data], Part]
-"""What stands between a tower and a stack of text; of the configuration and both."""
+"""Projector between a tower and a stack of text; of the configuration and both."""
 
 
 def _layer(c: Config, width: Value, act: Value = _projector, bias: Value = True) -> Data:

@@ -23,7 +23,7 @@ from txcalc.huggingface.vision import SIDE, flexible, patches, rotates_both_ways
 from txcalc.spec.errors import shown
 
 Projector = Callable[[Config, Data], Part]
-"""What stands between a tower and the text; of the tower's configuration and its spec."""
+"""Projector between a tower and the text; of the tower's configuration and its spec."""
 
 # ---------------------------------------------------------------- the skeleton
 

@@ -24,7 +24,7 @@ _SUFFIXES: Final = (".yaml", ".yml", ".json", ".gguf", ".safetensors")
 _HUB: Final = "hf:"
 _CONFIG: Final = "config.json"
 _PACKING: Final = "hf_quant_config.json"
-"""Where ModelOpt says how weights are packed, if not in the configuration."""
+"""File in which ModelOpt says how weights are packed, if not in the configuration."""
 _REPOSITORY: Final = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 _OF_ONE: Final = re.compile(r"@(?=[A-Za-z_][\w.\[\]*]* *=)")
 _JSON: Final = re.compile(r'\s*\{\s*(?:"|\})')

@@ -32,7 +32,7 @@ DOCUMENTS: dict[str, type[Any]] = {
 }
 
 _FOLLOWING: Final = ("layers", "context", "feed_forward")
-"""What a whole model need not say: what its groups do, and the positions of an image or a sound."""
+"""Fields that a whole model need not say: what its groups do, and the positions of an image or a sound."""
 
 _SWITCHES: Final = {each.__name__ for each in Switches.__subclasses__()}
 

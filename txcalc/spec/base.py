@@ -8,7 +8,7 @@ from txcalc.document import Frozen
 
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu", "tanh", "sigmoid"]
 Curve = Literal[Activation, "xielu"]
-"""What a dense feed-forward may have besides: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
+"""Activations of dense feed-forwards alone: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
 
 Routing = Literal["softmax-topk", "topk-softmax", "sigmoid-topk", "softplus-topk"]
 """Routing function from a router's scores to experts' weights; softplus: its square root (DeepSeek-V4)."""

@@ -29,7 +29,7 @@ S = TypeVar("S", bound="Spec")
 _VALIDATORS: Final[dict[type[Spec], tuple[SchemaValidator, Mapping[str, type[Spec]]]]] = {}
 
 _TAG: Final = "\0"
-"""What a tag begins with: nothing that is read from a file holds it."""
+"""First character of a tag: nothing that is read from a file holds it."""
 
 _ONE_OF: Final = "one_of"
 """Our own error for a word that is none of some; ``words`` are those, separated by spaces."""

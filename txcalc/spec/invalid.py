@@ -9,7 +9,7 @@ from txcalc.spec.errors import Loc, SpecError, dotted, joined, nearest
 from txcalc.spec.files import Document, Position
 
 UNKNOWN, WRONG, MISSING = range(3)
-"""What is wrong with a field: the lowest comes first."""
+"""Ranks of mistakes in a field: the lowest comes first."""
 
 
 _NO_FILE: Final = Document({})

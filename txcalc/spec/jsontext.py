@@ -22,7 +22,7 @@ _MEANT: Final[Mapping[str, str]] = {
     "Expecting ':' delimiter": "':' is expected", "Extra data": "text after the end of the object",
     "Expecting property name enclosed in double quotes": "a field's name in double quotes is expected",
 }
-"""What the standard library says, in plain words."""
+"""Messages of the standard library, in plain words."""
 
 
 class _Places(UserDict[Loc, Position]):

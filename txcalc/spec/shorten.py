@@ -19,7 +19,7 @@ _LAST: Final = ("groups", "encoder", "tower", "head", "fused", "gguf", "quantiza
 
 
 _KEPT: Final[tuple[Path, ...]] = (("tower", "position", "size"),)
-"""What a loader would fill in alike, but otherwise beside another size of image, which most towers' tables outlast."""
+"""Defaults that are filled in alike, but otherwise beside another size of image, which most towers' tables outlast."""
 
 
 def shorten(model: Model) -> Data:

@@ -72,7 +72,7 @@ _NF4: Final = Layout("nf4", 4, group=64, flat=True, scale_bytes=4, matrix_bytes=
 _DOUBLE: Final = _NF4._replace(method="nf4-dq", scale_bytes=1, scale_group=256, matrix_bytes=4 * 16 + 4 * 256)
 _GPTQ: Final = Layout("gptq", 4, 32, 128, scale_bytes=2, zero_points=True, input_bytes=4)
 _CHOICES: Final = frozenset({"weights", "head", "tower", "left", "mixed", "exact", "computes"})
-"""What is no layout of a matrix: which matrices are packed is the checkpoint's own choice in every format."""
+"""Formats that say no layout of a matrix: which matrices are packed is the checkpoint's own choice in every format."""
 
 FORMATS: Final[Mapping[str, Format]] = {found.layout.method: found for found in (
     *(Format(Layout(name, 8 * width)) for name, width in WHOLE.items()),

@@ -322,7 +322,7 @@ def _convolves(stack: Stack, block: Sublayers, layer: ImageConvolutions, path: L
 
 
 def _of_images(stack: Stack, block: Sublayers, path: Loc) -> None:
-    """What has sides stands in images alone."""
+    """Refuse what has sides, but in images."""
     if getattr(block.recurrent, "kind", "") == "additive-attention":
         _stands_once(stack, block, (*path, "recurrent"), once=False)
     own = [name for name in ("image_reduction", "image_convolution") if getattr(block.attention, name, None)]

@@ -51,7 +51,7 @@ _ENDED: Final = """
 best f B; least f B, at i B < at; one f; worst f R < least one; x b R; any b B < x; new b B < best worst any; open = new
 x b; y b; z b < y; y b < z; z b; w b < z; z b; u b < x y w z u
 """
-"""What is allocated, statement by statement: a name, its role and sizes; ``<``: what is freed then, beside what had the
+"""Allocations, statement by statement: a name, its role and sizes; ``<``: what is freed then, beside what had the
 name before; ``=``: another name. Sizes are B sequences, R rows, Q candidates and M of both; K beams and T candidates of
 a sequence, V of the vocabulary, L tokens at most, N of them new, E so far and F with the next one."""
 

@@ -38,7 +38,7 @@ _WIDTHS: Final = {Role.FLOAT32: 4, Role.STATISTIC: 4, Role.INDEX: 8, Role.COUNT:
                   Role.PARAMETER: 0, Role.FLOAT64: 8, Role.FLOAT8: 1}
 
 RECOMPUTE: Final = ("none", "full", "full:K", "selective", "ops", "ops:K")
-"""What the backward pass runs once more: nothing, every layer, every K layers together, attention's core, or of every
+"""Parts that the backward pass reruns: nothing, every layer, every K layers together, attention's core, or of every
 layer all but fused attention and products with weights (every K-th, too), whose outputs are saved."""
 
 LOSSES: Final = ("plain", "fp32", "chunked:N", "compiled:N", "fused")
@@ -46,7 +46,7 @@ LOSSES: Final = ("plain", "fp32", "chunked:N", "compiled:N", "fused")
 of each (torchtune's ``CEWithChunkedOutputLoss``), maybe compiled; or fused with the head (liger-kernel 0.8.5)."""
 
 CACHES: Final = ("dynamic", "static", "static:K")
-"""How transformers caches keys: by joining new ones to a copy, or in memory for all that will come, or for K of it."""
+"""Form of transformers' cache: by joining new keys to a copy, or in memory for all that will come, or for K of it."""
 
 LOGITS: Final = ("all", "last")
 """Positions that a head reads."""
