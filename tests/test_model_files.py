@@ -8,7 +8,6 @@ import os
 import re
 import struct
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,6 @@ from tests.test_checkpoint import (
 )
 from txcalc.answer.report import Report, count
 from txcalc.count.weights import entries
-from txcalc.huggingface.families import FAMILIES
 from txcalc.models.load import load
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
@@ -63,10 +61,10 @@ def field(name: str, value: object) -> bytes:
     """One field of metadata."""
     if isinstance(value, str):
         return text(name) + struct.pack("<I", 8) + text(value)
-    if isinstance(value, list):
-        return text(name) + struct.pack(f"<IIQ{len(value)}I", 9, 4, len(value), *value)
-    return text(name) + struct.pack("<If", 6, value) if isinstance(value, float) else (
-        text(name) + struct.pack("<II", 4, value))
+    values = value if isinstance(value, list) else [value]
+    kind, form = {bool: (7, "?"), int: (4, "I"), float: (6, "f")}[type(values[0])]
+    many = struct.pack("<IIQ", 9, kind, len(values)) if isinstance(value, list) else struct.pack("<I", kind)
+    return text(name) + many + struct.pack(f"<{len(values)}{form}", *values)
 
 
 def fields(architecture: str = "llama", **changed: object) -> list[bytes]:
@@ -312,11 +310,11 @@ MOE = {"num_experts": 5, "num_experts_per_tok": 2, "moe_intermediate_size": 24}
 HEADS, TIED, WINDOW = {"head_dim": 24}, {"tie_word_embeddings": True}, {"sliding_window": 13}
 LATENT = {"n_routed_experts": 6, "num_experts_per_tok": 2, "moe_intermediate_size": 24, "first_k_dense_replace": 1,
           "n_shared_experts": 2, "q_lora_rank": 44, "kv_lora_rank": 40, "qk_rope_head_dim": 8, "qk_nope_head_dim": 16,
-          "v_head_dim": 24, "n_group": 1, "topk_group": 1}
+          "v_head_dim": 24, "n_group": 1, "topk_group": 1, "num_key_value_heads": 4}
 ROUTED = {name: LATENT[name] for name in (
     "n_routed_experts", "num_experts_per_tok", "moe_intermediate_size", "first_k_dense_replace", "n_shared_experts")}
 SHARED = {"shared_expert_intermediate_size": 40}
-DELTA = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 8, "linear_value_head_dim": 16,
+DELTA = {"linear_num_value_heads": 4, "linear_num_key_heads": 2, "linear_key_head_dim": 16, "linear_value_head_dim": 16,
          "num_hidden_layers": 5, "full_attention_interval": 4}
 GEMMA4 = {"num_hidden_layers": 6, "global_head_dim": 32, "layer_types": [
     "sliding_attention", "sliding_attention", "full_attention"] * 2, "num_kv_shared_layers": 0,
@@ -328,7 +326,8 @@ CLASSES: list[tuple[str, str, dict[str, Any]]] = [
     ("qwen2_moe", "qwen2moe", MOE | {"shared_expert_intermediate_size": 40}), ("qwen3", "qwen3", HEADS),
     ("qwen3_moe", "qwen3moe", HEADS | MOE), ("gemma", "gemma", HEADS | TIED),
     ("gemma2", "gemma2", HEADS | TIED | WINDOW), ("gemma3_text", "gemma3", HEADS | TIED | WINDOW),
-    ("phi", "phi2", {}), ("phi3", "phi3", {}), ("gpt2", "gpt2", {}), ("gpt_neox", "gptneox", {}),
+    ("phi", "phi2", {"intermediate_size": 256, "num_key_value_heads": 4}), ("phi3", "phi3", {}), ("gpt2", "gpt2", {}),
+    ("gpt_neox", "gptneox", {}),
     ("starcoder2", "starcoder2", {}), ("stablelm", "stablelm", {}), ("olmo2", "olmo2", {}),
     ("olmoe", "olmoe", {"num_experts": 5, "num_experts_per_tok": 2}), ("granite", "granite", {}),
     ("cohere", "command-r", TIED), ("cohere2", "cohere2", TIED | HEADS), ("smollm3", "smollm3", {}),
@@ -338,7 +337,8 @@ CLASSES: list[tuple[str, str, dict[str, Any]]] = [
     ("arcee", "arcee", HEADS),
     ("dots1", "dots1", ROUTED), ("ernie4_5", "ernie4_5", HEADS), ("exaone4", "exaone4", WINDOW),
     ("granitemoe", "granitemoe", {"num_local_experts": 5, "num_experts_per_tok": 2}),
-    ("hunyuan_v1_dense", "hunyuan-dense", HEADS), ("jais2", "jais2", HEADS), ("minicpm3", "minicpm3", MLA),
+    ("hunyuan_v1_dense", "hunyuan-dense", HEADS), ("jais2", "jais2", HEADS),
+    ("minicpm3", "minicpm3", MLA | {"v_head_dim": 16}),
     ("minimax_m2", "minimax-m2", HEADS | {"num_local_experts": 5, "num_experts_per_tok": 2}),
     ("qwen3_next", "qwen3next", HEADS | MOE | DELTA | SHARED), ("qwen3_5_text", "qwen35", HEADS | DELTA),
     ("qwen3_5_moe_text", "qwen35moe", HEADS | MOE | DELTA | SHARED), ("falcon", "falcon", {}),
@@ -356,138 +356,33 @@ CLASSES: list[tuple[str, str, dict[str, Any]]] = [
     ("olmo", "olmo", {}), ("phimoe", "phimoe", {"num_local_experts": 5, "num_experts_per_tok": 2}),
     ("gpt_oss", "gpt-oss", HEADS | WINDOW | {"num_local_experts": 5, "num_experts_per_tok": 2}),
 ]
-FEW = ("mixtral", "qwen3_moe", "gemma2", "deepseek_v3", "gpt_oss")
+CONVERTED = Path(__file__).parent / "data" / "gguf_keys.json"
 
 
-@pytest.mark.parametrize(("model_type", "architecture", "sizes"), [
-    pytest.param(*case, marks=() if case[0] in FEW else pytest.mark.slow, id=case[0]) for case in CLASSES])
-def test_files_with_the_tensors_of_a_class(
-    tmp_path: Path, model_type: str, architecture: str, sizes: dict[str, Any]
-) -> None:
-    """Keys and names as the gguf package has them, shapes as transformers' class has them."""
-    library = pytest.importorskip("gguf")
-    torch = pytest.importorskip("torch")
-    transformers = pytest.importorskip("transformers")
+def config_of(model_type: str, sizes: dict[str, Any]) -> Any:
+    """A configuration of transformers with these sizes."""
+    import transformers
+
     if model_type == "gpt2":
-        sizes = {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 67}
+        return transformers.GPT2Config(n_embd=64, n_layer=3, n_head=4, n_positions=67, vocab_size=101)
     left = {"gpt_neox": "key", "falcon": "key|intermediate", "gpt_bigcode": "key|intermediate"}.get(model_type, "^$")
     own = {name: value for name, value in SIZES.items() if not re.search(left, name)}
-    config = transformers.CONFIG_MAPPING[model_type](**{**({} if model_type == "gpt2" else own), **sizes})
-    if model_type == "gpt2":
-        config.vocab_size = 101
-    said = config.to_dict()
-    config.allow_global_per_layer_attribute_access = True
-    with torch.device("meta"):
-        model = getattr(transformers, next(iter(FAMILIES[model_type].classes)))(config)
-    path = str(tmp_path / "a.gguf")
-    writer = library.GGUFWriter(path, architecture)
-    described(writer, config, architecture)
-    total = 0
-    for name, shape in named(library, model, config, architecture):
-        data = numpy_zeros(shape)
-        writer.add_tensor(name, data)
-        total += data.nbytes
-    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
-        step()
-    file = load(path).model
-    (tmp_path / "config.json").write_text(json.dumps({**said, "architectures": [type(model).__name__]},
-                                                     default=str))
-    plain = load(str(tmp_path / "config.json")).model
-    found, wanted = (count(each, Workload(seq=5)).totals for each in (file, plain))
-    assert found.weight_bytes.value == total
-    names = ("params", "params_active", "flops_forward", "kv_cache_bytes", "kv_cache_bytes_per_token")
-    assert [getattr(found, name) for name in names] == [getattr(wanted, name) for name in names]
+    return transformers.CONFIG_MAPPING[model_type](**{**own, **sizes})
 
 
-RENAMED = {"dt_bias": "dt_proj.bias", "moe.router.weight": "moe.router.layer.weight",
-           "layer_scalar": "layer_scalar.weight"}
-"""As llama.cpp's converter renames them before it looks them up."""
-
-
-def numpy_zeros(shape: tuple[int, ...]) -> Any:
-    import numpy
-
-    return numpy.zeros(shape, numpy.float16 if len(shape) > 1 else numpy.float32)
-
-
-def described(writer: Any, config: Any, architecture: str) -> None:
-    """The metadata, each key by the package's own method."""
-    def get(*names: str) -> Any:
-        return next((found for name in names if (found := getattr(config, name, None)) is not None), None)
-
-    latent, rotated = get("kv_lora_rank"), get("qk_rope_head_dim")
-    rotary = (config.to_dict().get("rope_parameters") or {}).get("partial_rotary_factor") or 1
-    width = get("intermediate_size") or 4 * config.hidden_size
-    head = None if latent else get("head_dim")
-    for add, value in {
-        "block_count": config.num_hidden_layers, "context_length": config.max_position_embeddings,
-        "embedding_length": config.hidden_size, "head_count": config.num_attention_heads,
-        "feed_forward_length": get("intermediate_size_mlp") or width, "head_count_kv": get("num_key_value_heads") or (
-            get("num_kv_heads") if get("new_decoder_architecture") else get("multi_query") and 1),
-        "layer_norm_rms_eps": get("rms_norm_eps"), "sliding_window": get("sliding_window"),
-        "expert_count": get("num_experts", "num_local_experts", "n_routed_experts"),
-        "expert_used_count": get("num_experts_per_tok", "moe_topk"), "expert_shared_count": get("n_shared_experts"),
-        "expert_feed_forward_length": width if architecture in ("gpt-oss", "llama4") else get("moe_intermediate_size"),
-        "expert_shared_feed_forward_length": get("shared_expert_intermediate_size"),
-        "leading_dense_block_count": get("first_k_dense_replace"), "q_lora_rank": get("q_lora_rank"),
-        "ssm_conv_kernel": get("linear_conv_kernel_dim"), "ssm_state_size": get("linear_key_head_dim"),
-        "ssm_group_count": get("linear_num_key_heads"), "ssm_time_step_rank": get("linear_num_value_heads"),
-        "ssm_inner_size": get("linear_value_head_dim") and config.linear_value_head_dim * config.linear_num_value_heads,
-        "full_attention_interval": get("linear_conv_kernel_dim") and 4,
-        "interleave_moe_layer_step": get("interleave_moe_layer_step"),
-        "kv_lora_rank": latent, "parallel_residual": get("use_parallel_residual"),
-        "key_length": latent + rotated if latent else head, "value_length": latent or head,
-        "key_length_mla": latent and get("qk_nope_head_dim") + rotated,
-        "value_length_mla": latent and get("v_head_dim"),
-        "rope_dimension_count": rotated or int(rotary * config.hidden_size // config.num_attention_heads),
-        **(_of_gemma4(config) if architecture == "gemma4" else {}),
-    }.items():
-        if value is not None:
-            getattr(writer, f"add_{add}")(value)
-
-
-def _of_gemma4(config: Any) -> dict[str, Any]:
-    """Keys that differ between layers with a window and those without, as convert_hf_to_gguf.py writes them."""
-    slides = [kind == "sliding_attention" for kind in config.layer_types]
-    shared, width = config.num_kv_shared_layers, config.intermediate_size
-    own = [config.per_layer_config[i] for i in range(len(slides))]
-    return {
-        "sliding_window_pattern": slides, "shared_kv_layers": shared, "key_length": own[-1].head_dim,
-        "key_length_swa": own[0].head_dim, "head_count_kv": [layer.num_key_value_heads for layer in own],
-        "embedding_length_per_layer_input": config.hidden_size_per_layer_input, "feed_forward_length": [
-            width * (1 + config.use_double_wide_mlp * (i >= len(slides) - shared)) for i in range(len(slides))],
-        "expert_used_count": config.top_k_experts,
-    }
-
-
-def named(library: Any, model: Any, config: Any, architecture: str) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """Tensors under the package's names; experts, which classes join, in three tensors, as converted."""
-    numbers = {name: kind for kind, name in library.MODEL_ARCH_NAMES.items()}
-    names = library.get_tensor_name_map(numbers[architecture], config.num_hidden_layers)
-    for name, tensor in model.state_dict().items():
-        shape = tuple(tensor.shape)
-        if (config.tie_word_embeddings and name.startswith("lm_head")) or "rotary" in name:
-            continue
-        if found := re.match(r"model\.layers\.(\d+)\.(?:\w+\.)?experts\.(gate_up_proj|down_proj)(_bias)?$", name):
-            ending, turned = ".bias" if found[3] else ".weight", architecture == "gpt-oss" and not found[3]
-            rows = (shape[0], shape[2], shape[1]) if turned else shape
-            halves = found[2] == "gate_up_proj"
-            for part in ("gate", "up") if halves else ("down",):
-                yield f"blk.{found[1]}.ffn_{part}_exps{ending}", (rows[0], rows[1] // (1 + halves), *rows[2:])
-            continue
-        for theirs, other in RENAMED.items():
-            name = name.replace(theirs, other)
-        new = names.get_name(name, try_suffixes=(".weight", ".bias"))
-        scale = {"router.scale": "ffn_gate_inp.scale", "router.per_expert_scale": "ffn_down_exps.scale"}.get(
-            name.partition(".")[2].split(".", 2)[-1])
-        if new is None and scale is not None:
-            new = f"blk.{name.split('.')[2]}.{scale}"
-        if new is None:
-            assert name.endswith("e_score_correction_bias"), name
-            new = f"blk.{name.split('.')[2]}.exp_probs_b.bias"
-        if "attn_kv_b" in new:
-            heads, latent = config.num_attention_heads, config.kv_lora_rank
-            yield new.replace("kv_b", "k_b"), (heads, latent, config.qk_nope_head_dim)
-            yield new.replace("kv_b", "v_b"), (heads, config.v_head_dim, latent)
-        else:
-            yield new, shape[::-1] if architecture == "gpt2" and ".h." in name else shape
+@pytest.mark.parametrize(("model_type", "said", "keys", "tensors"), [
+    pytest.param(*row, id=row[0]) for row in json.loads(CONVERTED.read_text())])
+def test_files_as_llama_cpps_converter_writes_them(
+    tmp_path: Path, model_type: str, said: dict[str, Any], keys: dict[str, Any], tensors: list[list[Any]]
+) -> None:
+    """Of random models of transformers' classes (tests/gguf_keys.py): all bytes are counted, and what is counted of the
+    configuration follows from the file."""
+    names = {f"blk.{layer}.{name}" if layers else name: (kind, tuple(shape))
+             for name, kind, shape, layers in tensors for layer in layers or [None]}
+    given = {"general.architecture": next(iter(keys)).partition(".")[0], **keys}
+    path = write(tmp_path / "a.gguf", names, [field(*each) for each in given.items()])
+    (tmp_path / "config.json").write_text(json.dumps({**said, "model_type": model_type}))
+    found, wanted = (count(load(str(each)).model, Workload(seq=5)).totals for each in (path, tmp_path / "config.json"))
+    assert found.weight_bytes.value == bytes_of(names)
+    totals = ("params", "params_active", "flops_forward", "kv_cache_bytes", "kv_cache_bytes_per_token")
+    assert [getattr(found, name) for name in totals] == [getattr(wanted, name) for name in totals]

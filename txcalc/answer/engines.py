@@ -18,7 +18,8 @@ from txcalc.answer.devices import read_table
 from txcalc.count.kv_cache import token_bytes
 from txcalc.spec.errors import SpecError, not_one_of, shown
 from txcalc.spec.facts import layer_order
-from txcalc.trace.cache import Cache
+from txcalc.spec.layers import MLA
+from txcalc.trace.cache import Cache, kv_cache
 from txcalc.trace.record import Trace
 from txcalc.trace.workload import BYTES, Workload
 
@@ -158,9 +159,12 @@ def layers(
     away = Counter(path for path, _ in islice(layer_order(t.model), first))
     for op, often in t.placed:
         if op.cache is not None:
-            _check(op.cache, of, t.model.name)
-            limit = None if op.cache.limit is None or op.cache.layout == "full" else int(op.cache.limit)
-            key = op.cache.name, limit, _bytes(t.workload, op.cache, of, tp, values)
+            cache, a = op.cache, next(block.attention for _, block in layer_order(t.model))
+            if isinstance(a, MLA) and t.model.modeling in of.value("latents by heads", ()):
+                cache = kv_cache("self", ((a.heads, a.nope_dim + a.rope_dim), (a.heads, a.value_dim)), 1, 1)
+            _check(cache, of, t.model.name)
+            limit = None if cache.limit is None or cache.layout == "full" else int(cache.limit)
+            key = cache.name, limit, _bytes(t.workload, cache, of, tp, values)
             found[key] += int(often.calls) - away[op.within.layer]
     if not found:
         raise SpecError(f"{t.model.name} caches no keys and values, and an engine's pool is of these", field="engine")

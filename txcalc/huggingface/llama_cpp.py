@@ -99,6 +99,11 @@ def _beside_rotated(m: Metadata) -> int:
     return m.whole("attention.key_length_mla", "attention.key_length") - m.whole("rope.dimension_count")
 
 
+def _kinds(key: str, kind: str) -> Value:
+    """``layer_types`` of a key that says for every layer if it is of a kind."""
+    return lambda m: [kind if on else "full_attention" for on in m.each(key)] if m.each(key)[0] is not None else None
+
+
 _COMMON: Final[Fields] = {
     "num_hidden_layers": lambda m: m.whole("block_count") - m.whole("nextn_predict_layers", least=0),
     "hidden_size": lambda m: m.whole("embedding_length"),
@@ -138,6 +143,7 @@ _DELTA: Final[Fields] = {
     "linear_conv_kernel_dim": _of("ssm.conv_kernel"), "linear_key_head_dim": _of("ssm.state_size"),
     "linear_num_key_heads": _of("ssm.group_count"), "linear_num_value_heads": _of("ssm.time_step_rank"),
     "linear_value_head_dim": lambda m: m.whole("ssm.inner_size") // m.whole("ssm.time_step_rank"),
+    "layer_types": _kinds("attention.recurrent_layers", "linear_attention"),
     "full_attention_interval": _of("full_attention_interval"), "partial_rotary_factor": lambda m: (
         m.whole("rope.dimension_count") / m.whole("attention.key_length"))}
 _SHARED_GATED: Final[Fields] = {
@@ -156,7 +162,7 @@ def _of_kind(key: str, *, full: bool) -> Value:
 _GEMMA4: Final[Fields] = {
     "rope_theta": _of("rope.freq_base"), "intermediate_size": lambda m: m.each("feed_forward_length")[0],
     "use_double_wide_mlp": lambda m: len(set(m.each("feed_forward_length"))) > 1,
-    "layer_types": lambda m: ["full_attention" if full else "sliding_attention" for full in _full(m)],
+    "layer_types": _kinds("attention.sliding_window_pattern", "sliding_attention"),
     "num_key_value_heads": _of_kind("attention.head_count_kv", full=False),
     "num_global_key_value_heads": _of_kind("attention.head_count_kv", full=True),
     "attention_k_eq_v": lambda m: not all(f"blk.{i}.attn_v.weight" in m.tensors for i in range(len(_full(m)))
@@ -211,7 +217,8 @@ ARCHITECTURES: Final[Mapping[str, Row]] = {
         **_HEADS, **_WINDOW, **_LOCAL, **_EXPERT_WIDTH}),
     **{name: Row(model_type, f"{named}ForCausalLM", fields) for name, model_type, named, fields in (
         ("arcee", "arcee", "Arcee", _LLAMA), ("dots1", "dots1", "Dots1", {**_GROUPED, **_ROUTED}),
-        ("ernie4_5", "ernie4_5", "Ernie4_5", _ERNIE), ("exaone4", "exaone4", "Exaone4", {**_GROUPED, **_WINDOW}),
+        ("ernie4_5", "ernie4_5", "Ernie4_5", _ERNIE), ("exaone4", "exaone4", "Exaone4", {
+            **_GROUPED, **_WINDOW, "layer_types": _kinds("attention.sliding_window_pattern", "sliding_attention")}),
         ("granitemoe", "granitemoe", "GraniteMoe", {**_GROUPED, **_LOCAL}),
         ("hunyuan-dense", "hunyuan_v1_dense", "HunYuanDenseV1", {**_HEADS, **_BIASED}),
         ("jais2", "jais2", "Jais2", {**_HEADS, **_BIASED}), ("minicpm3", "minicpm3", "MiniCPM3", _LATENT),
@@ -273,8 +280,11 @@ def configuration(fields: Mapping[str, Any], tensors: Shapes, source: str) -> tu
         "tie_word_embeddings": "output.weight" not in tensors,
         **{name: value for name, value in found.items() if value is not None or name in _NONE},
     }
-    unread = m.unread()
-    return config, [f"{source}: passed over {', '.join(unread)}"] if unread else []
+    notes = [f"{source}: passed over {', '.join(unread)}"] if (unread := m.unread()) else []
+    if row.fields is not _LATENT and "kv_lora_rank" in row.fields and m.get("attention.key_length_mla") is None:
+        notes.append(f"{source}: converted before llama.cpp cached latents: it caches keys and values of all heads, "
+                     "more than is counted")
+    return config, notes
 
 
 _PASSED: Final = (
