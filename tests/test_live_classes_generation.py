@@ -130,7 +130,7 @@ def test_beam_search(name: str, attention: str, dtype: str, device: str, padded:
     ({"beams": "3:6+2"}, "beams: 7 tokens are no pass of a search that starts with 6 and adds 2"),
     ({"beams": 3, "phase": "decode", "past": 7, "seq": 1}, "beams: 8 tokens are no pass of a search"),
     ({"cache": "static", "implementation": "torch"}, "cache: is of transformers' classes"),
-    ({"lengths": (7, 6), "batch": 2, "implementation": "torch"}, "lengths: is of transformers' classes"),
+    ({"lengths": (7, 6), "batch": 2, "implementation": "megatron"}, "lengths: is of transformers' classes"),
     ({"lengths": (7, 6)}, "batch: the lengths say 2"),
     ({"lengths": (7, 6), "phase": "decode", "past": 7}, "batch: the lengths say 2"),
     ({"lengths": (7, 6), "phase": "decode", "past": 5, "batch": 2}, "past: the lengths say 7"),

@@ -59,20 +59,22 @@ STEPS = (7, 1, 3)
 
 
 def generation(
-    given: dict[str, Any], batch: int, lengths: tuple[int, ...] = STEPS, **run: Any
+    given: dict[str, Any], batch: int, tokens: tuple[int, ...] = STEPS, **run: Any
 ) -> tuple[list[list[int]], list[list[int]]]:
     """What PyTorch has alive in the prompt and in each step, and what the trace has, event by event."""
     spec = Model.from_data(given)
     packed = run["weights"].partition("@")[0] if "weights" in run else None
     source = None if spec.encoder is None else getattr(spec.encoder.input, "length", 11)
     images = None if spec.tower is None else batch
-    lengths = lengths if images is None else (17, *lengths[1:])
+    tokens = tokens if images is None else (17, *tokens[1:])
+    run |= {"lengths": (tokens[0] - 1, tokens[0])} if "lengths" in run else {}
     real = generation_live_bytes(
-        spec, batch, *lengths, source_seq=source, dtype=measure.DTYPES[run.get("dtype", "fp32")],
-        eager=run.get("attention") == "eager", packed=packed, absorbed=run.get("latents") == "absorbed", images=images)
+        spec, batch, *tokens, source_seq=source, dtype=measure.DTYPES[run.get("dtype", "fp32")],
+        eager=run.get("attention") == "eager", packed=packed, absorbed=run.get("latents") == "absorbed", images=images,
+        padded="lengths" in run)
     ours = []
-    for i, new in enumerate(lengths):
-        workload = Workload(phase="decode" if i else "prefill", batch=batch, seq=new, past=sum(lengths[:i]),
+    for i, new in enumerate(tokens):
+        workload = Workload(phase="decode" if i else "prefill", batch=batch, seq=new, past=sum(tokens[:i]),
                             source_seq=source, images=images, **{"dtype": "fp32", "kernels": "cpu"} | run)
         ours.append([event.live for event in live_bytes(trace(spec, workload), in_place=False)])
     return [[live for _, live in events] for events in real], ours
@@ -90,6 +92,16 @@ def test_a_prompt_and_steps_after_it(name: str, batch: int, run: dict[str, Any])
         real, ours = generation(DECODERS[name], batch, **run, **how)
         assert ours == real
     assert all(len(events) > 40 for events in real)
+
+
+@pytest.mark.grid(11)
+@pytest.mark.parametrize("run", [{}, {"attention": "eager"}, {"dtype": "bf16"}], ids=["flash", "eager", "flash-bf16"])
+@pytest.mark.parametrize("name", list(DECODERS))
+def test_sequences_of_unequal_lengths(name: str, run: dict[str, Any]) -> None:
+    latents = getattr(Model.from_data(DECODERS[name]).attention, "kind", "") == "mla"
+    for how in ({"latents": "expanded"}, {"latents": "absorbed"}) if latents else ({},):
+        real, ours = generation(DECODERS[name], 2, **run, **how, lengths=True)
+        assert ours == real
 
 
 def test_matrices_of_4_bits_are_made_whole(monkeypatch: pytest.MonkeyPatch) -> None:

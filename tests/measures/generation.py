@@ -19,11 +19,11 @@ from txcalc.spec.model import Model
 def generation_live_bytes(
     model: Model, batch: int, seq: int, *steps: int, source_seq: int | None = None, dtype: torch.dtype = torch.float32,
     eager: bool = False, device: str = "cpu", packed: str | None = None, absorbed: bool = False,
-    images: int | None = None,
+    images: int | None = None, padded: bool = False,
 ) -> list[list[tuple[str, int]]]:
     """The bytes live after every operation that allocates or frees, of a prompt and of ``steps`` of so many tokens.
 
-    ``packed``: bitsandbytes' format of the linear layers.
+    ``packed``: bitsandbytes' format of the linear layers. ``padded``: the first sequence has one token less.
 
     Each is run without gradients and hands its cache on to the next; what else it puts out is released before that.
     What was there before (weights, buffers, tokens) and what a kernel allocates for itself are not seen.
@@ -33,13 +33,19 @@ def generation_live_bytes(
         root = build(model, length=run.length + sum(steps), eager=eager, dtype=dtype, device=at, absorbed=absorbed,
                      trained=None if packed is None else {"packed": packed}).eval()
         balance(root)
-        tokens = [run.ids(n) for n in steps]
+        tokens, own = [run.ids(n) for n in steps], list[tuple[torch.Tensor, ...]]()
+        for i, n in enumerate((seq, *steps)):
+            there = torch.ones(batch, seq + sum(steps[:i]), dtype=torch.long, device=at)
+            there[:1, :1] = 0
+            hidden = torch.zeros_like(there, dtype=dtype).masked_fill(there == 0, -torch.inf)
+            own.append((hidden, (there.cumsum(-1) - there)[:, -n:].clone()) if padded else ())
         with LiveMode(at) as live:
-            first, cache = root.prefill(run.tokens, run.source, run.images)
+            first, cache = root.prefill(run.tokens, run.source, run.images, own[0])
             found, held = [live.taken()], [first]
             del first
-            for each in tokens:
+            for each, pads in zip(tokens, own[1:], strict=True):
                 held.clear()
+                cache = cache.pad(*pads) if pads else cache
                 live.taken()
                 held.append(root(each, cache=cache))
                 found.append(live.taken())

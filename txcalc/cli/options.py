@@ -120,7 +120,7 @@ RUN: Final[Mapping[str, Row]] = {
     "seq": Row("N", f"New tokens. Default: the model's context or {workload_defaults.SEQ:,}, whichever is shorter; 1 "
                "in decoding. k is 1,000, K is 1,024."),
     "lengths": Row("N,N", "Tokens of each sequence of a batch, such as 4K,1K,300, in place of --batch and --seq: "
-                   "padded to the longest in transformers' classes, apart in an engine's pool.", units.parse_lengths),
+                   "padded to the longest, or apart in an engine's pool.", units.parse_lengths),
     "past": Row("N", "Tokens already in the KV cache. Default 0; in decoding as many as leave room."),
     "source_seq": Row("N", "Tokens that an encoder-decoder's encoder reads. Default: as many as the decoder."),
     "images": Row("N", "Images of a model's tower; their tokens are part of --seq. Default 0, or one to a text."),

@@ -132,6 +132,10 @@ IMAGES: Final[tuple[tuple[str, Callable[[Model, int], bool]], ...]] = (
         images > 1 and spec.tower is not None and spec.tower.input.kind == "patches"
         and unpatched(spec.tower.input) > 0 and not _bare(spec))),
 )
+PADDED: Final[Rows] = (
+    ("a recurrence or a convolution", lambda b: bool(b.recurrent or b.convolution)),
+    ("keys that an indexer chooses", lambda b: getattr(b.attention, "indexer", None) is not None),
+)
 BEAMS: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("windows that are full", lambda t: _any(t.model, lambda b: (getattr(b.attention, "window", None) or inf) <= (
         t.workload.past + t.workload.seq))),
@@ -238,7 +242,10 @@ def unproved(trace: Trace) -> str:
         found += [f"generation with {what}" for what, has in GENERATION if _any(spec, has)]
         found += [f"generation with {what} in the code of {trace.workload.implementation}" for what, has in OTHERS
                   if trace.workload.implementation != "torch" and _any(spec, has)]
-        found += ["prompts of unequal lengths of an encoder"] * bool(trace.workload.padded and spec.encoder)
+        found += ["prompts of unequal lengths of an encoder"] * bool(trace.workload.padded and spec.encoder and (
+            trace.workload.implementation != "torch"))
+        found += [f"prompts of unequal lengths of {what}" for what, has in PADDED
+                  if trace.workload.padded and trace.workload.implementation == "torch" and _any(spec, has)]
         found += [f"beam search over {what}" for what, has in BEAMS if trace.workload.beams and has(trace)]
         found += [f"a prompt with images and {what}" for what, has in IMAGES
                   if trace.workload.images and spec.tower is not None and has(spec, trace.workload.images)]

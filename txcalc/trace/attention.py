@@ -23,7 +23,7 @@ from txcalc.trace import (
     tables,
     variants,
 )
-from txcalc.trace.cache import Cache, extend, keep, kv_cache
+from txcalc.trace.cache import Cache, extend, hides, keep, kv_cache, padded
 from txcalc.trace.cores import Core, Heads, Span, attend, choose, pads
 from txcalc.trace.distances import distance_scores, keeps_inputs, relative_bias
 from txcalc.trace.latents import choose_blocks, chosen_pairs, gated, latent_attention
@@ -204,7 +204,7 @@ def _heads(
     value_dim = _value_dim(spec)
     heads = Heads(spec.heads, spec.kv_heads, spec.head_dim, value_dim)
     alibi = position is not None and position.kind == "alibi"
-    masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None)
+    masked = heads.queries if alibi else int(spec.window is not None or spec.chunk is not None or hides(t, cache))
     beyond = variants.beyond_kernels(spec, position)
     core = Core(heads, span, cache, beyond, masked, spec.softcap is not None, spec.sinks)
     if around.made is not None:
@@ -239,7 +239,8 @@ def _heads(
                                         values=values)
                 if cache is not None and not t.workload.keeps and not keeps_inputs(position):
                     join = extend if cache.kind == "self" else keep
-                    k, v = join(t, t.hold(k), t.hold(v), span.before, span.held)
+                    k, v = (t.alias(x, x.shape[0], span.keys, x.shape[-1]) for x in join(
+                        t, t.hold(k), t.hold(v), span.before, span.held))
                     core = core._replace(laid="kv" if cache.kind == "self" and t.size(span.before) != 0 else "")
             if shared is not None and several(t, k.shape[1], spec.kv_heads):
                 with t.frame(k, v):
@@ -256,6 +257,7 @@ def _heads(
                                   fixed=around.fixed)
         if position is not None and position.kind == "relative" and given is not None and spec.blocks is None:
             core = core._replace(bias=t.hold(parts.narrow(t, "bias", given, span.keys)))
+        core = padded(t, core, x.shape[0])
         if position is not None and position.kind == "decomposed":
             core = core._replace(bias=images.side_scores(t, spec, q, span))
         if position is not None and position.kind == "continuous":

@@ -8,6 +8,7 @@ from txcalc.trace.sizes import least
 from txcalc.trace.tensors import Number, Role, Tensor
 
 if TYPE_CHECKING:
+    from txcalc.trace.cores import Core
     from txcalc.trace.record import Trace
 
 
@@ -91,6 +92,20 @@ def keep(t: Trace, k: Tensor, v: Tensor, before: Number, held: Number) -> tuple[
         t.op("cache", "past", writes=(k, v))
     t.op("cache", "cache", reads=(k, v))
     return k, v
+
+
+def hides(t: Trace, cache: Cache | None) -> bool:
+    """Tell whether some keys of plain PyTorch are padding, so that their mask is made in this run."""
+    return t.workload.padded and t.workload.implementation == "torch" and cache is not None and cache.kind == "self"
+
+
+def padded(t: Trace, core: Core, b: Number) -> Core:
+    """A core whose mask (b, 1 or heads, queries, keys) is a buffer and what hides padding, or as it was."""
+    if not hides(t, core.cache):
+        return core
+    shape = (b, core.masked, core.span.queries, core.span.keys)
+    mask = t.tensor(*shape, role=Role.ACTIVATION, label="mask", scores=True, grad=False)
+    return core._replace(mask=t.hold(t.op("padding", "elementwise", writes=(mask,))))
 
 
 # ---------------------------------------------------------------- those of transformers (``cache_utils.py``)

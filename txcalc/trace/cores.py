@@ -13,7 +13,7 @@ from typing import Literal, NamedTuple
 
 from txcalc.trace import context, curves, ops, parts, ring
 from txcalc.trace.autocast import autocast, widest
-from txcalc.trace.cache import Cache
+from txcalc.trace.cache import Cache, hides
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import Product, same, several
 from txcalc.trace.tensors import Number, Role, Tensor
@@ -118,7 +118,7 @@ def _attend(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, kernel: Kerne
                 masks = ops.casts(t, "mask", "attention", core.bias)
                 core = core._replace(bias=masks[0], masks=masks)
             q, k, v = ops.casts(t, kernel, "attention", q, k, v)
-            if core.mask is not None:
+            if core.mask is not None and core.mask.role is Role.BOOL:
                 core = core._replace(mask=added_mask(t, core.mask, q.shape[0], Role.ACTIVATION))
         return {"eager": _eager, "math": _math, "efficient": _efficient, "flash": _flash}[kernel](t, q, k, v, core)
 
@@ -135,8 +135,8 @@ def _choice(t: Trace, core: Core) -> tuple[Kernel, str]:
     if asked == "eager" or core.why:
         return "eager", "" if asked == "eager" else core.why
     if asked in ("flash", "sdpa"):
-        reasons.append(_not_flash(t, core.heads, masked=asked == "sdpa" and not same(core.masked, 0),
-                                  learned=core.learned))
+        masked = not same(core.masked, 0) and (asked == "sdpa" or hides(t, core.cache))
+        reasons.append(_not_flash(t, core.heads, masked=masked, learned=core.learned))
         if not reasons[-1]:
             return "flash", ""
     if asked != "math" and t.workload.kernels == "cuda":
@@ -249,7 +249,7 @@ def _flash(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core) -> Tensor:
     """
     (b, n, _), heads = q.shape, core.heads
     statistics = [t.tensor(b, heads.queries, n, role=Role.FLOAT32, label="log-sum-exp")]
-    if t.workload.kernels == "cuda" and not same(b, 0):  # of nothing it keeps nothing
+    if t.workload.kernels == "cuda" and not same(b, 0) and not same(n, 0):  # of nothing it keeps nothing
         statistics += [t.tensor(*shape, role=Role.INDEX, label=f"{what} state")
                        for what, shape in (("random", (2,)), ("unused", ()))]
     if not pads(t, "flash", heads):
@@ -306,8 +306,8 @@ def _aligned_mask(t: Trace, core: Core) -> tuple[Tensor, ...]:
     aligned, above = keys // 8, -(-keys // 8)  # as many of both where nothing is added
     if own and t.size(above - aligned) == 0:
         return own
-    masks, rows = (own[0].shape[0], own[0].shape[2]) if own else (core.masked, core.span.queries)
-    shape = (above - aligned, masks, rows, 8 * above)
+    masks = own[0].shape[:-1] if own else (core.masked, core.span.queries)
+    shape = (above - aligned, *masks, 8 * above)
     return (ops.made(t, "mask", *shape, role=Role.ACTIVATION, of=own, scores=True),)
 
 

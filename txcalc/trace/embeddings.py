@@ -235,7 +235,7 @@ def add_per_layer_input(t: Trace, spec: PerLayerEmbedding, norm: Norm, x: Tensor
 def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor:
     """Add a table of positions: looked up for tokens, added row by row for images and sound. ``made``: as of embed."""
     b, n, width = x.shape
-    position = stack.position
+    position, apart = stack.position, t.workload.padded and stack is not t.model.encoder  # each sequence has its own
     if position.kind in ("sinusoidal", "rope"):
         t.fixed.add(t.path("position_embedding.weight"))
         if t.frozen is not None:
@@ -247,6 +247,8 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
     if position.kind == "sinusoidal" and not (position.stored and stack.input.kind == "tokens"):
         if position.stored:
             t.op("position_embedding", "embedding", weights={"weight": (position.size, width)})
+        if apart and stack.input.kind == "tokens":
+            return ops.add(t, x, ops.made(t, "position", b, n, width, role=Role.ACTIVATION), "position")
         return ops.shifted(t, "position", x, buffer=True)
     rows: Number
     if position.kind in ("learned", "sinusoidal"):
@@ -260,7 +262,8 @@ def _positions(t: Trace, stack: Stack, x: Tensor, made: Tensor | None) -> Tensor
             made = made if several(t, b) else made.view(1, n)
             return ops.add(t, x, t.hold(ops.embedding(t, "position_embedding", made, rows, width)))
         frozen = position.kind == "sinusoidal"
-        ids = ops.made(t, "position_embedding", n, label="positions", kind="embedding")
+        ids = parts.given(t, "given positions", n) if apart else ops.made(
+            t, "position_embedding", n, label="positions", kind="embedding")
         return ops.add(t, x, ops.embedding(t, "position_embedding", ids, rows, width, frozen=frozen))
     if position.kind == "learned" and position.both_ways:
         return _both_ways(t, x, rows)

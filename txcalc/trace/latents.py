@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from txcalc.trace import curves, norms, ops, parts, split
-from txcalc.trace.cache import extend, grow, kv_cache
+from txcalc.trace.cache import extend, grow, hides, kv_cache, padded
 from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.record import Trace
 from txcalc.trace.sizes import Product, block_pairs, least, several, visible_pairs
@@ -89,7 +89,8 @@ def latent_attention(
         why = "" if spec.index_topk is None else "an indexer's choice is a mask of every sequence"
         why = why or ("no kernel of PyTorch has sinks" if spec.sinks else "")
         h, size = spec.heads, spec.nope_dim + spec.rope_dim
-        core = Core(Heads(h, h, size, spec.value_dim), span, cache, why, int(spec.window is not None), sinks=spec.sinks)
+        core = padded(t, Core(Heads(h, h, size, spec.value_dim), span, cache, why,
+                              int(spec.window is not None or hides(t, cache)), sinks=spec.sinks), b)
         context = (_absorbed if t.workload.absorbs else _expanded)(t, spec, (q_nope, q_rope), (latent, k_rope), core)
         if spec.output_gate:
             context = gated(t, spec, read if spec.joint else x, context, spec.value_dim)

@@ -179,7 +179,7 @@ class Workload(Part):
         for name in PASS:
             if self.keeps and getattr(self, name) is not None:
                 raise SpecError(f"a {self.phase} pass generates nothing; use phase prefill or decode", field=name)
-        for name in ("cache", "lengths", "beams"):
+        for name in ("cache", "beams", *["lengths"] * (self.implementation != "torch")):
             if getattr(self, name) is not None and self.implementation != "transformers":
                 raise SpecError("is of transformers' classes; give --implementation transformers", field=name)
         if self.beams is not None:

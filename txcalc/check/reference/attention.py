@@ -200,7 +200,7 @@ class AttentionCore(nn.Module):
         if self.kernel == "eager" or bias is not None or self.softcap is not None or self.sinks is not None:
             return self.eager_scores(q, k, v, mask, bias, p)
         if mask is not None:
-            mask = None if is_causal else mask if mask.dim() == 2 else mask[None]
+            mask = None if is_causal else mask[None] if mask.dim() == 3 else mask
         with sdpa_kernel([SDPBackend.MATH] if self.kernel == "math" else COUNTED):
             return F.scaled_dot_product_attention(
                 q, k, v, attn_mask=mask, is_causal=is_causal, scale=self.scale, enable_gqa=k.shape[1] < q.shape[1],
@@ -365,7 +365,7 @@ class SelfAttention(Projections):
         q = self._placed(self.queries(x), past, rotated=True)
         own, shared = self._own_keys, self.shared
         k, v = own(read, past, cache, *values) if shared is None else self._shared_keys(shared, x, past, cache)
-        t = k.shape[2]
+        t, plain = k.shape[2], cache is None or cache.padding is None
         if isinstance(self.relative_bias, SideDistances):
             bias = self.relative_bias(q)
         elif isinstance(self.relative_bias, ContinuousBias):
@@ -375,8 +375,9 @@ class SelfAttention(Projections):
         if self.indexer is not None:
             bias = self.indexer(x, past, cache)
         mask = None if self.mask is None else self.mask(past, n, t)
+        mask = mask if mask is None or cache is None else cache.hides(mask)
         bias = self.value_scores(v, mask, n) if self.value_scores else None if bias is None else bias[..., -t:]
-        return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0)
+        return self.output(x, q, k, v, mask, bias, self.plain_causal and past == 0 and plain)
 
     def _own_keys(self, x: Tensor, past: int, cache: LayerCache | None, *values: Tensor) -> tuple[Tensor, Tensor]:
         k, v = self.keys_and_values(x, *values)

@@ -78,7 +78,7 @@ class Sums(Remembered):
 
 @dataclass
 class LayerCache(Remembered):
-    """The caches of one run of one block."""
+    """The caches of one run of one block. ``padding`` (b, t) is added to the scores of keys: of some it is -inf."""
 
     attention: KeyValues = field(default_factory=KeyValues)
     latents: Growing = field(default_factory=Growing)
@@ -88,3 +88,8 @@ class LayerCache(Remembered):
     recurrent: State = field(default_factory=State)
     feed_forward: State = field(default_factory=State)
     cross_attention: KeyValues = field(default_factory=KeyValues)
+    padding: Tensor | None = None
+
+    def hides(self, mask: Tensor) -> Tensor:
+        """A mask (..., n, t) of every sequence, in which its padding is hidden as well."""
+        return mask if self.padding is None else mask + self.padding[:, None, None, -mask.shape[-1]:]

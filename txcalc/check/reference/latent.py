@@ -131,10 +131,11 @@ class LatentAttention(nn.Module):
         if cache is not None:
             latent, k_rope = cache.latents.extend(latent, k_rope, reach=self.reach)
         mask = None if self.mask is None else self.mask(past, n, latent.shape[1])
+        mask = mask if mask is None or cache is None else cache.hides(mask)
         if self.chosen is not None:
             assert self.chosen.mask is not None
             bias = self.chosen.mask if bias is None else bias + self.chosen.mask
-        masks = mask, bias, self.plain_causal and past == 0
+        masks = mask, bias, self.plain_causal and past == 0 and (cache is None or cache.padding is None)
         context = self.attend(q_nope, q_rope, latent, k_rope, masks)
         if self.gate is not None:
             gate = torch.sigmoid(self.gate(read if self.joint else x)).unsqueeze(-1)

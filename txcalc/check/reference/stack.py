@@ -58,6 +58,14 @@ class Cache(Remembered):
 
     layers: list[LayerCache]
     length: int = 0
+    places: Tensor | None = None  # positions (b, n) of the next tokens, of sequences that begin with padding
+
+    def pad(self, padding: Tensor, places: Tensor) -> Cache:
+        """Say what is padding (b, t) among all keys, the next ones too, and where those stand."""
+        self.places = places
+        for layer in self.layers:
+            layer.padding = padding
+        return self
 
 
 class StackModules(nn.Module):
@@ -208,7 +216,7 @@ class StackModules(nn.Module):
         blocks. ``layers`` is given what every run of a block puts out. ``ids`` (b, n) are the tokens of a second table.
         """
         past, n = 0 if cache is None else cache.length, embedded.shape[1]
-        x = self._embed(embedded, types, past, prefix[0] if prefix else None)
+        x = self._embed(embedded, types, past, prefix[0] if prefix else None, None if cache is None else cache.places)
         if self.multiple is not None:
             x = F.pad(x, (0, 0, 0, -n % self.multiple))
         if self.global_tokens is not None:
@@ -271,7 +279,9 @@ class StackModules(nn.Module):
                         before = 0 if group.shared else turn * block.repeat
                         yield cast(Block, cast(Repeated, repeated)[before + i])
 
-    def _embed(self, x: Tensor, types: Tensor | None, past: int, prefix: Tensor | None) -> Tensor:
+    def _embed(
+        self, x: Tensor, types: Tensor | None, past: int, prefix: Tensor | None, places: Tensor | None
+    ) -> Tensor:
         b, n, _ = x.shape
         if self.scale is not None:
             x = x * self.scale
@@ -293,9 +303,10 @@ class StackModules(nn.Module):
         elif isinstance(position, nn.Parameter):
             x = x + position[:n]
         elif isinstance(position, nn.Embedding) and not isinstance(self.plan.position, RotaryPosition):
-            x = x + (position(torch.arange(past, past + n, device=x.device)) if self.reads_tokens else position.weight)
+            x = x + (position.weight if not self.reads_tokens else position(
+                torch.arange(past, past + n, device=x.device) if places is None else places))
         elif self.position_table is not None:
-            x = x + self.position_table[past : past + n]
+            x = x + self.position_table[slice(past, past + n) if places is None else places]
         if self.registers is not None:
             first, registers = self.before_registers, self.registers.expand(b, -1, -1)
             x = torch.cat((x[:, :first], registers, x[:, first:]), dim=1)

@@ -7,6 +7,7 @@ Its module names are the paths that the counters use: ``layers.0.attention.q`` (
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -70,12 +71,13 @@ class Reference(Reader, Top):
         raise NotImplementedError
 
     def prefill(
-        self, x: Tensor, source: Tensor | None = None, images: Tensor | None = None
+        self, x: Tensor, source: Tensor | None = None, images: Tensor | None = None, padded: Sequence[Tensor] = (),
     ) -> tuple[Output, Cache]:
-        """Run a prompt and fill a new cache with it."""
+        """Run a prompt and fill a new cache with it. ``padded``: what ``Cache.pad`` is told, of unequal lengths."""
         if not is_causal(self.model):
             raise ValueError("only a causal stack generates, so only it has a key-value cache")
         cache = Cache([LayerCache() for _ in range(self.model.layers)])
+        cache = cache.pad(*padded) if padded else cache
         return self(x, source, cache=cache, images=images), cache
 
     def embed(self, stack: Stack, x: Tensor, *, source: bool = False) -> Tensor:
