@@ -292,6 +292,15 @@ def test_ranks_share_weights_but_for_vectors_and_at_least_one_key_head() -> None
     assert six == -(-(one - vectors - keys) // 6) + keys // 2 + vectors
 
 
+@pytest.mark.parametrize("name", ["vllm", "sglang", "llama.cpp"])
+def test_what_speaks_is_not_loaded(name: str) -> None:
+    """Of Qwen-Omni engines have the thinker; encoders of other classes that no run here has are loaded."""
+    parts = LLAMA | {"idle": [{"name": "voice", "shape": [11, 7], "times": 3}]}
+    held = [serving(Model.from_data({**data, "modeling": code}), {"engine": name, "context": 512}).held[0].bytes
+            for data, code in ((LLAMA, "qwen3_omni_moe"), (parts, "qwen3_omni_moe"), (parts, "granite_speech"))]
+    assert held[0] == held[1] == held[2] - 3 * 11 * 7 * 2
+
+
 def test_a_lever_is_what_the_command_says() -> None:
     levers = txcalc.fit("llama3-8b", "24GB", engine="vllm").engine.levers  # type: ignore[union-attr]
     assert [each.option for each in levers] == ["--kv-dtype fp8", "--weights awq", "--device 2x24GB"]

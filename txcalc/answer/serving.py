@@ -205,9 +205,8 @@ def serving(
     fields: dict[str, Any] = {name: given[name] for name in _STORED if name in given}
     own = weights.own_format(spec)
     fields |= loaded(of, fields, None if own is None else own.method)
-    workload = Workload.of({"phase": "decode", "seq": 1, "past": context - 1, "batch": given.get("batch", 1),
-                            **fields, "kv_dtype": _kv_dtype(of, given)})
-    t = trace(spec, fit(spec, workload))
+    t = trace(spec, fit(spec, Workload.of({"phase": "decode", "seq": 1, "past": context - 1, "batch": given.get(
+        "batch", 1), **fields, "kv_dtype": _kv_dtype(of, given)})))
     least = device is not None and any(name in device.name for name in of.value("cards of the least", ()))
     memory = 0 if least else None if device is None else device.memory_bytes
     chunk = of.chunk(given.get("chunk"), memory, context)
@@ -219,9 +218,8 @@ def serving(
     moved = _moved(spec, of, given.get("offload"), given.get("gpu_layers"))
     every = layers(t, of, tp, given.get("drafter") or 0, values)
     found = layers(t, of, tp, given.get("drafter") or 0, values, moved.layers)
-    there = {each._replace(number=0): each.number for each in found}
-    away = tuple(left for each in every if (left := each._replace(
-        number=each.number - there.get(each._replace(number=0), 0))).number)
+    there = {each[:3]: each.number for each in found}
+    away = tuple(left for each in every if (left := each._replace(number=each.number - there.get(each[:3], 0))).number)
     return _on_cards(Serving(
         of=of, trace=t, found=found, setup=setup, pool=pool(found, of, setup), held=(), context=context,
         users=given.get("batch", 1), device=device, cards=cards, tp=tp, room=None, given=given.get("pool"), asked=given,
@@ -243,10 +241,13 @@ def _moved(spec: Model, of: Engine, text: str | None, on_card: int | None) -> Of
 
 def _on_cards(made: Serving, moved: Offload) -> Serving:
     """With what is held on a card."""
-    t, rows = made.trace, [(row.op, int(row.value)) for row in weights.entries(made.trace)]
+    t, alone = made.trace, made.of.value("without what speaks", ())
+    silent = {op.path for op in t.ops if op.layer == "idle" and t.model.modeling in alone}
+    rows = [(row.op, int(row.value)) for row in weights.entries(t) if row.op.path not in silent]
     host, shares = 0, [(sum((on_rank(op, t, size, made.tp) for op, size in rows), Fraction(0)), Fraction(1))]
     if not made.of.splits:
-        parts = list(placed(t, moved, cuda=made.device is None or made.device.is_nvidia))
+        parts = [part for part in placed(t, moved, cuda=made.device is None or made.device.is_nvidia)
+                 if part.path not in silent]
         host = sum(part.bytes for part in parts if not part.on_card)
         stack = sum(part.bytes for part in parts if part.on_card and part.layer is not None)
         head = sum(part.bytes for part in parts if part.on_card) - stack
@@ -284,16 +285,13 @@ def _check(spec: Model, given: Mapping[str, Any], of: Engine) -> None:
     for name, others in owned().items():
         if given.get(name) and name not in of.own:
             raise SpecError(f"is {others}'s: {of.title} has no such choice", field=name)
-    if given.get("gpu_layers", 0) > spec.layers + 1:
-        raise SpecError(f"{spec.name} has {spec.layers:,} layers and a head, which are {spec.layers + 1:,}",
-                        field="gpu_layers")
+    if given.get("gpu_layers", 0) > (most := spec.layers + 1):
+        raise SpecError(f"{spec.name} has {spec.layers:,} layers and a head, which are {most:,}", field="gpu_layers")
     if given.get("pool") is not None and of.pool == "cells":
         raise SpecError(f"{of.title} has no pool of so many bytes: it allocates for --context", field="pool")
-    if given.get("utilization") is not None:
-        if of.pool == "cells":
-            raise SpecError(f"{of.title} uses what it needs, and no part of a card", field="utilization")
-        if not 0 < given["utilization"] <= 1:
-            raise SpecError("must be a part of the card, above 0 and up to 1", field="utilization")
+    if (part := given.get("utilization")) is not None and (of.pool == "cells" or not 0 < part <= 1):
+        raise SpecError(f"{of.title} uses what it needs, and no part of a card" if of.pool == "cells" else
+                        "must be a part of the card, above 0 and up to 1", field="utilization")
 
 
 def _ranks(spec: Model, of: Engine, tp: int | None, cards: int) -> tuple[int, int]:
@@ -306,8 +304,7 @@ def _ranks(spec: Model, of: Engine, tp: int | None, cards: int) -> tuple[int, in
     tp = tp or cards
     if cards not in (1, tp):
         raise SpecError(f"{tp} ranks are not {cards} cards", field="tp")
-    heads = {block.attention.heads for _, block in located_blocks(spec) if block.attention is not None}
-    for each in heads:
+    for each in {block.attention.heads for _, block in located_blocks(spec) if block.attention is not None}:
         if each % tp:
             raise SpecError(f"{tp} ranks cannot share {each} heads evenly", field="tp")
     return tp, tp
@@ -347,7 +344,9 @@ def _notes(spec: Model, of: Engine, context: int, found: Sequence[Layers]) -> It
         yield f"{context:,} positions are beyond the {spec.context:,} that {spec.name} was made for: {of.title} warns"
     yield from (note for kind, note in of.notes.items() if any(each.kind == kind for each in found))
     if spec.tower is not None:
-        yield "images are left out: an engine's profiling run with them needs more"
+        unread = spec.tower.projector is not None and spec.tower.projector.unused_layers
+        yield "images are left out: an engine's profiling run with them needs more" + (
+            "; and layers of its tower that nothing reads are counted, which it may not build" * bool(unread))
 
 
 def _room(made: Serving) -> tuple[int, Reserve]:
