@@ -41,6 +41,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "rows-scaled-recomputed": {"dora": ALL["lora"] | {"dropout": 0.0}, "dtype": "bf16", "recompute": "full"},
     "tables-frozen-recomputed": {"freeze": ["token_embedding"], "recompute": "full"},
 }
+ALSO = {("two-layers-before-head", "attention"), ("experts-with-a-bias", "all-eager-dropout")}
 OFTEN = ("gpt", "llama", "capped", "latents-unequal", "mixtral", "shared-layers", "bert-classifier", "t5", "vit")
 
 
@@ -54,7 +55,7 @@ NAMES = [name for name in (*MODELS, *FAMILIES) if attends(name)]
 
 def each(kernels: str) -> list[Any]:
     """Of recomputed layers only the usual ones, of those of peft the fewest."""
-    return [pytest.param(name, run, id=f"{kernels}-{name}-{run}", marks=() if name in (
+    return [pytest.param(name, run, id=f"{kernels}-{name}-{run}", marks=() if (name, run) in ALSO or name in (
                 ("gpt", "t5") if run.startswith("rows") else OFTEN) else pytest.mark.slow)
             for name in NAMES for run in RUNS if name in OFTEN or not run.endswith("recomputed")]
 

@@ -73,6 +73,7 @@ RUNS: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
     ("bert-classifier", 3, {}, {"freeze": ("layers.attention.v", "head", "embedding_norm")}),
     ("mixtral", 3, {}, {}),
     ("more-experts-than-rows", 3, {}, {}),
+    ("two-layers-before-head", 3, {}, {}), ("vit-registers", 3, {}, {}),
 ]
 
 
@@ -84,7 +85,7 @@ def test_a_step_of_a_rank(name: str, dp: int, fsdp: dict[str, Any], more: dict[s
 
 WITHOUT_LOSS = {name for name, data in MODELS.items() if not has_loss(Model.from_data(data))}
 """Their targets are nothing of the run's, and still there when it is measured."""
-SHARED = {"shared-layers", "albert"}
+SHARED = {"shared-layers", "shared-groups", "albert"}
 TOGETHER = {name for name in MODELS if name.startswith("t5")}
 """Gradients of an encoder's output and of a bias are handed on together: between two peaks, in another order."""
 

@@ -277,14 +277,15 @@ class Sharding:
 
     def _named_last(self, unit: Unit) -> str:
         """The last of the unit's weights as modules have them, whose gradient a local of the reduction holds on to."""
-        trained = [weight for weight in unit.weights if not weight.op.frozen]
+        made = {path for path, _ in unit.gradients.values()}
+        trained = [weight for weight in unit.weights if weight.path in made]
         norms = [weight for weight in trained if weight.op.kind.group == "norm" and weight.shape == (self._d,)]
         if not unit.root or self._trace.model.encoder is not None:
             return (norms or trained)[-1].path
         ours = [weight for weight in trained if self._trace.workload.implementation == "torch"]
         own = sorted((weight for weight in ours if weight.own and weight.op.within[:2] == ("", "")),
                      key=lambda weight: -prod(weight.shape))
-        head = any(weight.op.kind.group == "head" or weight.op.layer == "pooler" for weight in trained)
+        head = any(weight.op.kind.group == "head" or weight.op.layer in ("pooler", "transform") for weight in trained)
         tables = [weight for weight in ours if weight.op.part == "tokens" and not head]
         layer = trained[-1].op.within.layer  # of a unit that is the model
         ends = [weight for weight in norms if layer and weight.op.within.layer == layer]

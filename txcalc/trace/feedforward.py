@@ -121,10 +121,10 @@ def _moe(t: Trace, spec: MoE, x: Tensor) -> Tensor:
                 gate = curves.activation(t, "shared_gate_activation", gate, "sigmoid")
                 shared = ops.multiply(t, "shared_product", shared, gate, broadcast=True)
             y = ops.add(t, y, shared)
-        y = split.leave(t, "output", t.hold(y).view(b, n, d))
+        y = split.leave(t, "output", (y if spec.output_bias else t.hold(y)).view(b, n, d))
         if spec.output_bias:
             own = ops.learned(t, "output_bias", (d,), d, how="same")
-            y = ops.add(t, y, own, "output_bias")
+            y = t.hold(ops.add(t, y, own, "output_bias"))
         y = y if spec.output_norm is None else norms.norm(t, "output_norm", y, spec.output_norm)
         return ops.dropout(t, "dropout", y)
 

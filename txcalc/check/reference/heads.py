@@ -131,9 +131,8 @@ class HeadTransform(nn.Module):
 
     def forward(self, hidden: Tensor) -> Tensor:
         """(..., d) to (..., width)."""
-        if self.hidden is not None:
-            hidden = activate(self.activation, self.hidden(hidden))
-        return self.norm(activate(self.activation, self.dense(hidden)))
+        return self.norm(activate(self.activation, self.dense(
+            hidden if self.hidden is None else activate(self.activation, self.hidden(hidden)))))
 
 
 def projection(width: int, to: int | None) -> nn.Module:
