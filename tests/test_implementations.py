@@ -80,6 +80,9 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "whisper-wide-heads": WHISPER | {"d_model": 52, "encoder_attention_heads": 4, "decoder_attention_heads": 2,
                                      "encoder_layers": 1, "decoder_layers": 4, "max_source_positions": 5},
     **DECODERS,
+    **{f"{name}-{act}": {"gpt2": GPT2, "bert": BERT, "t5": T5}[name] | {key: act} for name, key, act in (
+        ("gpt2", "activation_function", "gelu_pytorch_tanh"), ("bert", "hidden_act", "gelu_fast"),
+        ("bert", "hidden_act", "gelu_python"), ("t5", "feed_forward_proj", "gated-relu2"))},
 }
 SOURCE = 5
 OFTEN = ("llama", "gpt2", "mistral")
@@ -204,6 +207,5 @@ def test_what_is_not_proved_is_refused(change: dict[str, Any], run: dict[str, An
 def test_what_a_model_has() -> None:
     assert features(load("llama3-8b").model) <= DECODER
     assert features(load("gemma2-2b").model) - DECODER == {
-        "attention.softcap", "attention.window", "embedding_scale", "feed_forward.activation gelu_tanh",
-        "head.softcap", "norm.placement sandwich",
+        "attention.softcap", "attention.window", "embedding_scale", "head.softcap", "norm.placement sandwich",
     }

@@ -97,8 +97,6 @@ def runs_as(t: Trace) -> str | None:
 
 def transformers_keep(spec: Model, t: Trace) -> Iterator[str]:
     """Activations that transformers' modelling code keeps beyond plain PyTorch: read in its 5.23."""
-    if t.workload.implementation == "transformers" and t.code.gelu_tanh == "composed":
-        yield "counted as gelu_new, which is composed; where its file says gelu_pytorch_tanh the class keeps less"
     if t.workload.implementation != "torch":
         return
     blocks = [block for stack in (spec, spec.encoder, spec.tower) if stack is not None

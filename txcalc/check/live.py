@@ -17,6 +17,7 @@ from txcalc.count.optimizers import OPTIMIZERS, kernel_of
 from txcalc.count.unproved import unproved
 from txcalc.spec.adapters import Adapter
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import frozen_parts
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
 from txcalc.trace.workload import DType, Workload
@@ -34,7 +35,8 @@ def measured(
         "source_seq": w.source_seq, "attention": w.attention, "absorbed": w.absorbs, "dropout": w.dropout,
         "loss_as": w.loss or "fp32", "recompute": w.recompute or "none",
         **({} if w.images is None else {"images": w.images}),
-        **({"trained": trained(w) | more} if w.freezes else {}), **own,
+        **({"trained": trained(w) | ({"freeze": frozen_parts(spec, w.freeze)} if w.freeze else {}) | more}
+           if w.freezes else {}), **own,
     }
     if not what.endswith("step_live_bytes"):
         run["loss"] = w.phase == "training"

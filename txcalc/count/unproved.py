@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import inf
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, get_args
 
 from txcalc.count.optimizers import order
+from txcalc.spec.base import Gelu
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import is_causal, located_blocks, projects_by_experts, unpatched, unread
 from txcalc.spec.projections import AttentionGroups, DenseGroups, UnusedProjections
@@ -67,8 +68,6 @@ LAYERS: Final[Rows] = (
     ("experts of queries", projects_by_experts),
     ("keys that are sums of others", lambda b: getattr(b.attention, "kind", "") == "compressed"),
     ("one head alone", lambda b: getattr(b.attention, "heads", 0) == 1),
-    ("a gated squared ReLU",
-     lambda b: getattr(b.feed_forward, "activation", "") == "relu2" and b.feed_forward.gated),
     ("a first state as all that is read of an encoder", lambda b: _is_cell(b) and b.recurrent.initial is not None
      and b.recurrent.attends is None and b.cross_attention is None),
     ("keys projected twice", lambda b: getattr(b.cross_attention, "twice", False)),
@@ -106,7 +105,7 @@ LAYERS: Final[Rows] = (
 )
 _EIGHT: Final = frozenset().union(*(TRANSFORMERS[name].has for name in ("qwen3", "olmo2", "gpt2")), {
     "attention.window", "position.dim", "norm.placement sandwich", "norm.placement post", "residual parallel",
-    "embedding_norm", *(f"feed_forward.activation {each}" for each in ("relu", "relu2", "quick_gelu", "gelu"))})
+    "embedding_norm"}) - {f"gelu {each}" for each in get_args(Gelu)}
 FLOAT8: Final[tuple[tuple[str, Callable[[Trace], bool]], ...]] = (
     ("frozen weights", lambda t: t.frozen is not None),
     ("weights that ranks share", lambda t: t.layout != WHOLE),
@@ -254,8 +253,10 @@ def unproved(trace: Trace) -> str:
         found += ["a backward pass of absorbed latents"] * (not generates)
         found += [f"absorbed latents in the code of {trace.workload.implementation}"] * (
             trace.workload.implementation != "torch")
-    if trace.workload.recompute and _any(spec, _is_cell):
-        found.append("a cell that is recomputed")
+    if trace.workload.recompute:
+        found += ["a cell that is recomputed"] * _any(spec, _is_cell)
+        found += ["a layer that is recomputed and reads keys of another"] * (
+            trace.workload.recompute != "selective" and _any(spec, _shares))
     if trace.workload.recompute not in (None, "full", "ops") and trace.workload.implementation == "transformers":
         found.append(f"--recompute {trace.workload.recompute} in the code of {trace.workload.implementation}")
     if trace.workload.offload and any(op.kind.name == "recomputation" and len(op.saves) > 1 for op in trace.ops):

@@ -14,8 +14,20 @@ Data = dict[str, Any]
 ACTIVATIONS: Final = {
     "gelu": "gelu", "gelu_python": "gelu", "gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh",
     "gelu_fast": "gelu_tanh", "gelu_tanh": "gelu_tanh", "quick_gelu": "quick_gelu", "relu": "relu",
-    "relu2": "relu2", "silu": "silu", "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
+    "gelu_accurate": "gelu_tanh", "gelu_python_tanh": "gelu_tanh", "relu2": "relu2", "silu": "silu",
+    "swish": "silu", "tanh": "tanh", "sigmoid": "sigmoid",
 }
+_GELU: Final = {"gelu_pytorch_tanh": "kernel", "gelu_fast": "fast", "gelu_python": "erf",
+                **dict.fromkeys(("gelu_new", "gelu_accurate", "gelu_python_tanh"), "composed")}
+
+
+def gelu(c: Config) -> Data:
+    """How the class composes its GELU, where the file names another form of it than the class does by itself."""
+    for name in ("hidden_act", "hidden_activation", "activation_function", "dense_act_fn"):
+        own = _GELU.get(str(c.data.get(name)))
+        if own is not None and own != _GELU.get(c.defaults.get(name, "gelu_new"), "kernel"):  # T5 makes it of others
+            return {"gelu": own}
+    return {}
 
 
 def as_wide(c: Config, heads: int, head_dim: int, d_model: int) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import Final
 
-from txcalc.huggingface.build import Data
+from txcalc.huggingface.build import ACTIVATIONS, Data
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, decoder, qkv, rope
 from txcalc.huggingface.importer import decoder_classes
@@ -15,12 +15,14 @@ from txcalc.spec.errors import shown
 
 
 def _gelu(c: Config) -> str:
-    """Its tanh form, whatever the file calls it."""
+    """Its tanh form, whatever the file calls it, or another function that the class reads under this name."""
     act = "hidden_activation" if c.data.get("hidden_activation") else "hidden_act"
     c.ignore("hidden_activation", "hidden_act")
-    if c.data.get(act) not in (None, "gelu", "gelu_new", "gelu_pytorch_tanh"):
+    if c.data.get(act) in (None, "gelu", "gelu_new", "gelu_pytorch_tanh"):
+        return "gelu_tanh"
+    if act not in c.defaults:
         raise c.error(act, "only gelu is understood")
-    return "gelu_tanh"
+    return str(c.choice(act, ACTIVATIONS))
 
 
 gemma = partial(decoder, embedding_scale=True,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from txcalc.huggingface.build import Data, labels
+from txcalc.huggingface.build import Data, gelu, labels
 from txcalc.huggingface.config import FORMER_CLASSES, REQUIRED, Config, Remarks, class_defaults
 from txcalc.huggingface.rows import Family
 from txcalc.spec.errors import SpecError, nearest, shown
@@ -47,7 +47,7 @@ def spec_from_config(
     c = Config(data, model_type, source=source, remarks=Remarks(strict))
     with c.whole():
         built = family.build(c, family.classes[class_name := _class(data, family, source, c.remarks.choices)])
-        spec = {"name": name, "family": model_type, "modeling": model_type, **built}
+        spec = {"name": name, "family": model_type, "modeling": model_type, **gelu(c), **built}
         c.finish()
     spec |= _fused(model_type, spec)
     spec |= _packing(c, spec)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -166,6 +166,12 @@ def is_causal(model: Model) -> bool:
 def architecture_fields(model: Model) -> dict[str, Any]:
     """The resolved spec without its bibliography, as plain data."""
     return {name: value for name, value in model.to_data().items() if name not in BIBLIOGRAPHY}
+
+
+def frozen_parts(model: Model, parts: Sequence[str]) -> tuple[str, ...]:
+    """The paths that are frozen with these: to an encoder belongs what its frames go through before it."""
+    frames = model.encoder is not None and model.encoder.input.kind == "frames" and "encoder" in parts
+    return (*parts, *(("frame_conv1", "frame_conv2", "frame_conv3", "frame_projection") if frames else ()))
 
 
 def projects_by_experts(block: Sublayers) -> bool:

@@ -14,7 +14,7 @@ from typing import Annotated, Any, Literal
 
 from txcalc.spec import resolve, widths
 from txcalc.spec.autoencoder import Autoencoder
-from txcalc.spec.base import Count, Flag, Least, Size, Spec
+from txcalc.spec.base import Count, Flag, Gelu, Least, Size, Spec
 from txcalc.spec.errors import FieldError
 from txcalc.spec.facts import first_attention, is_causal, located_blocks, mask_kind
 from txcalc.spec.inputs import (
@@ -251,6 +251,7 @@ class Model(Stack):
     modeling: Annotated[
         str | None, "whose code runs it in transformers: the model_type of its classes, such as qwen3",
     ] = None
+    gelu: Annotated[Gelu | None, "how that code composes GELU, if not as its class usually does"] = None
     aliases: tuple[str, ...] = ()
     summary: str | None = None
     sources: Annotated[dict[str, str], "where each group of fields was read"] = {}  # noqa: RUF012  copied

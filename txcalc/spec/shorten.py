@@ -12,7 +12,7 @@ from txcalc.spec.replace import at, put
 Data = dict[str, Any]
 Path = tuple[str | int, ...]
 
-_FIRST: Final = ("name", "family", "modeling", "aliases", "summary", "architecture", "vocab", "source_vocab",
+_FIRST: Final = ("name", "family", "modeling", "gelu", "aliases", "summary", "architecture", "vocab", "source_vocab",
                  "d_model", "layers", "context")
 _LAST: Final = ("groups", "encoder", "tower", "head", "fused", "gguf", "quantization", "unknown_quantization",
                 "stored", "released", "sources", "published")

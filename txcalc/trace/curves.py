@@ -18,10 +18,14 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
     """An elementwise nonlinearity. gelu, silu and softplus keep their input, relu, tanh and sigmoid their output."""
     if kind == "xielu":
         return _xielu(t, name, x)
-    if kind == "gelu_tanh" and t.code.gelu_tanh == "composed":
-        return _gelu_new(t, name, x)
+    if t.workload.implementation == "transformers" and kind in ("gelu", "gelu_tanh"):
+        compose = {"gelu_tanh composed": _gelu_new, "gelu_tanh fast": _gelu_fast, "gelu erf": _gelu_erf}.get(
+            f"{kind} {t.model.gelu or t.code.gelu_tanh}")
+        if compose is not None:
+            with t.frame(x):
+                return compose(t, name, x)
     if kind == "relu2":
-        with t.frame(relu := activation(t, name, x, "relu")):
+        with t.frame(x), t.frame(relu := activation(t, name, x, "relu")):
             (base,) = ops.casts(t, name, "pow", relu)
             return ops.elementwise(t, name, "slope_out", base, ops.like(t, base, kind), keeps=(base,), temporaries=2)
     if kind == "quick_gelu":
@@ -39,14 +43,26 @@ def activation(t: Trace, name: str, x: Tensor, kind: Curve | Literal["softplus"]
 
 def _gelu_new(t: Trace, name: str, x: Tensor) -> Tensor:
     """``0.5 x (1 + tanh(c (x + 0.044715 x^3)))`` in single steps: keeps x, the tanh, and both factors."""
-    with t.frame(x):
-        half = t.hold(ops.scaled(t, name, x))
-        (base,) = ops.casts(t, name, "pow", x)
-        cubes = ops.elementwise(t, name, "slope_in", base, ops.like(t, base, "cubes"), keeps=(base,), temporaries=2)
-        inner = ops.scaled(t, name, ops.add(t, x, ops.scaled(t, name, cubes), name, label="argument of the tanh"))
-        tanh = ops.like(t, inner, "tanh")
-        ops.elementwise(t, name, "slope_out", inner, tanh, keeps=(tanh,))
-        return ops.multiply(t, name, half, ops.shifted(t, name, tanh))
+    half = t.hold(ops.scaled(t, name, x))
+    (base,) = ops.casts(t, name, "pow", x)
+    cubes = ops.elementwise(t, name, "slope_in", base, ops.like(t, base, "cubes"), keeps=(base,), temporaries=2)
+    inner = ops.scaled(t, name, ops.add(t, x, ops.scaled(t, name, cubes), name, label="argument of the tanh"))
+    return ops.multiply(t, name, half, ops.shifted(t, name, activation(t, name, inner, "tanh")))
+
+
+def _gelu_fast(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``0.5 x (1 + tanh(c x (1 + 0.044715 x x)))``: keeps x, the tanh, and the factors of all three products."""
+    half, inner = t.hold(ops.scaled(t, name, x)), ops.scaled(t, name, x)
+    more = ops.shifted(t, name, ops.multiply(t, name, ops.scaled(t, name, x), x))
+    tanh = activation(t, name, ops.multiply(t, name, inner, more), "tanh")
+    return ops.multiply(t, name, half, ops.shifted(t, name, tanh))
+
+
+def _gelu_erf(t: Trace, name: str, x: Tensor) -> Tensor:
+    """``0.5 x (1 + erf(x / sqrt(2)))``: keeps the argument of erf, and both factors."""
+    half, inner = t.hold(ops.scaled(t, name, x)), ops.scaled(t, name, x)
+    erf = ops.elementwise(t, name, "slope_in", inner, ops.like(t, inner, "erf"), keeps=(inner,), temporaries=4)
+    return ops.multiply(t, name, half, ops.shifted(t, name, erf))
 
 
 def _xielu(t: Trace, name: str, x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from txcalc.spec.adapters import GROUPS, Adapter
 from txcalc.spec.errors import SpecError, meant, shown
-from txcalc.spec.facts import attentions
+from txcalc.spec.facts import attentions, frozen_parts
 from txcalc.spec.weight_formats import HELD
 from txcalc.spec.words import form
 from txcalc.trace import packed
@@ -29,13 +29,13 @@ class Frozen:
     """The trained weights of a run, and the values whose gradients are wanted, as far as it has been recorded."""
 
     def __init__(
-        self, workload: Workload, adapted: Callable[..., Tensor], packing: Packing | None = None, *,
+        self, spec: Model, workload: Workload, adapted: Callable[..., Tensor], packing: Packing | None = None, *,
         merged: bool = False,
     ) -> None:
         """``adapted``: runs a linear layer that has an adapter. ``packing``: the format of packed matrices.
         ``merged``: all experts are in one tensor."""
         self.adapted, self._merged = adapted, merged
-        self._adapter, self._parts = workload.adapter, workload.freeze or ()
+        self._adapter, self._parts = workload.adapter, frozen_parts(spec, workload.freeze or ())
         self.field = next(name for name in ("lora", "dora", "freeze") if getattr(workload, name) is not None)
         self.packing = packing if self._adapter is not None else None  # of linear layers, but adapters
         self.held = packing is not None and packing.method in HELD

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, Literal, NamedTuple, get_args
 
-from txcalc.spec.base import Spec
+from txcalc.spec.base import Activation, Gelu, Spec
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import BIBLIOGRAPHY, STORAGE, located_blocks
 from txcalc.spec.words import form
@@ -103,7 +103,9 @@ TORCH: Final = Code(returns_hidden=True)
 
 PROJECTED: Final = frozenset(f"attention.bias.{name}" for name in "qkvo")
 WIDENED: Final = frozenset(f"feed_forward.bias.{name}" for name in ("up", "gate", "down"))
-COMMON: Final = PROJECTED | WIDENED | {
+CURVES: Final = frozenset({*(f"gelu {each}" for each in get_args(Gelu)),
+                          *(f"feed_forward.activation {each}" for each in get_args(Activation))})
+COMMON: Final = PROJECTED | WIDENED | CURVES | {
     "input.kind tokens", "attention", "attention.kind standard", "feed_forward.kind dense", "head.kind lm"}
 """Features that all here have in common."""
 
@@ -112,8 +114,7 @@ MASKED_LM: Final = frozenset({
     "head.transform"})
 """Features of BERT that no decoder has."""
 
-DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.bias", "feed_forward.activation silu",
-                           "feed_forward.gated"}
+DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.bias", "feed_forward.gated"}
 """Features of Llama and its like."""
 
 LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops="no", shifts_labels=True,
@@ -121,7 +122,7 @@ LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, dro
 
 QK_NORM: Final = ("attention.qk_norm", "attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias")
 GEMMA: Final = LLAMA.having(
-    "attention.window", "embedding_scale", "feed_forward.activation gelu_tanh", "norm.placement sandwich",
+    "attention.window", "embedding_scale", "norm.placement sandwich",
     rms_norm="offset", masks="full first", scales_table="if scaled", rebinds=True)
 
 PHI3: Final = LLAMA._replace(
@@ -131,31 +132,30 @@ PHI3: Final = LLAMA._replace(
 GPT2: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, linear="columns", qkv="together", softmax="as values",
     gelu_tanh="composed", holds_sublayers="layer", reuses_names=True, needs=PROJECTED | WIDENED,
-    has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm", "feed_forward.activation gelu_tanh"})
+    has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm"})
 
 GPT_NEOX: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="by head", joins_rotated="together",
     sublayers_first=True, drops="outside", reuses_names=True, needs=WIDENED,
-    has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "feed_forward.activation gelu",
-                  "residual parallel"})
+    has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "residual parallel"})
 
 BERT: Final = Code(
     attention="heads", softmax="own", output="apart", loss="plain", types_first=True, drops="outside",
     holds_inputs=False, reuses_names=True, needs=PROJECTED | WIDENED | MASKED_LM,
     has=COMMON | MASKED_LM | {"norm.kind layernorm", "position.kind learned", "position.size",
-                              "feed_forward.activation gelu"})
+                              *(f"head.transform.activation {each}" for each in get_args(Activation))})
 
 VIT: Final = Code(
     attention="heads", loss="plain", drops="outside", holds_inputs=False, batch_axis=True,
     reuses_names=True, needs=WIDENED | {"attention.bias.o", "architecture encoder-only"},
     has=COMMON | {"architecture encoder-only", "head.kind classifier", "head.labels", "input.image",
                   "input.kind patches", "input.patch", "input.channels", "norm.kind layernorm",
-                  "position.kind learned", "position.size", "feed_forward.activation gelu"})
+                  "position.kind learned", "position.size"})
 
 MIXTURE: Final = LLAMA.has - {"feed_forward.kind dense"} | {"feed_forward.kind moe"}
 """Features of Mixtral and its like."""
 
-PAIR: Final = PROJECTED | WIDENED | {
+PAIR: Final = PROJECTED | WIDENED | CURVES | {
     "attention", "attention.kind standard", "feed_forward.kind dense"}
 """Features of both stacks of encoder-decoders."""
 
@@ -175,8 +175,7 @@ BART: Final = Code(
     needs=_pair(*PROJECTED, *WIDENED),
     has=CROSSED | {"embedding_scale"} | _pair(
         *PAIR, "norm.kind layernorm", "norm.placement post", "embedding_norm", "position.kind learned",
-        "position.size", "feed_forward.activation gelu", "feed_forward.activation relu",
-        without=("final_norm",)))
+        "position.size", without=("final_norm",)))
 
 T5: Final = Code(
     rms_norm="narrow", attention="heads", softmax="own", gelu_tanh="composed", gate_first=True, loss="plain",
@@ -184,14 +183,14 @@ T5: Final = Code(
     drops_last=True, widens=True, scales_hidden=True,
     has=CROSSED | {"head.kind lm"} | _pair(
         *PAIR - PROJECTED - WIDENED, "norm.kind rmsnorm", "position.kind relative", "feed_forward.gated",
-        *(f"feed_forward.activation {each}" for each in ("relu", "silu", "gelu_tanh")), without=("norm.bias",)))
+        without=("norm.bias",)))
 
 WHISPER: Final = Code(
     attention="heads", softmax="own", loss="plain", drops="outside", reuses_names=True, targets="first",
     drops_widened=True, feeds_inline=True, copies_heads=True, needs=_pair(*WIDENED),
-    has=CROSSED | _pair(*PAIR, "norm.kind layernorm", "position.size", "feed_forward.activation gelu") | {
+    has=(CROSSED | _pair(*PAIR, "norm.kind layernorm", "position.size") | {
         "position.kind learned", "encoder.input.kind frames", "encoder.input.bins", "encoder.input.length",
-        "encoder.position.kind sinusoidal", "encoder.position.stored"})
+        "encoder.position.kind sinusoidal", "encoder.position.stored"}) - {"gelu erf"})
 
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
     "llama": LLAMA,
@@ -222,14 +221,15 @@ TRAINER: Final = Code(positions_first=True, holds_sent=False, receives_at_once=F
 MEGATRON: Final = TRAINER._replace(
     attention="fused", linear="parallel", gate_up="fused", router="dispatched", sums_shared=True,
     adds_gradients=True, workspaces=True, loss="in place", vocab_multiple=128,
-    has=COMMON | LLAMA.having(*MIXTURE, *QK_NORM).has | TRANSFORMERS["deepseek_v3"].has | {
-        "position.kind none", "position.kind learned", "position.size", "position.dim", "norm.kind layernorm",
-        "feed_forward.activation gelu", "feed_forward.activation gelu_tanh", "feed_forward.routing topk-softmax",
-        "feed_forward.routing softmax-topk", "head.bias"})
+    has=(COMMON | LLAMA.having(*MIXTURE, *QK_NORM).has | TRANSFORMERS["deepseek_v3"].has) - CURVES | {
+        *(f"feed_forward.activation {each}" for each in ("silu", "gelu", "gelu_tanh")), "position.kind none",
+        "position.kind learned", "position.size", "position.dim", "norm.kind layernorm",
+        "feed_forward.routing topk-softmax", "feed_forward.routing softmax-topk", "head.bias"})
 """Megatron-LM's ``GPTModel``, of layers of TransformerEngine."""
 
 NANOTRON: Final = TRAINER._replace(
-    attention="copied", rotary_buffers=True, loss="softmax", holds_outputs=False, has=DECODER)
+    attention="copied", rotary_buffers=True, loss="softmax", holds_outputs=False,
+    has=DECODER - CURVES | {"feed_forward.activation silu"})
 """nanotron's ``LlamaForTraining``, read at 3c35611 (July 2024)."""
 
 TRAINERS: Final[Mapping[str, tuple[Code, str]]] = MappingProxyType(

@@ -71,7 +71,8 @@ def trace(
     t = Trace(workload, model=spec, code=own, sizes=sizes or {}, layout=layout, whole=whole,
               stage=stages[0], share=share)
     if workload.freezes:
-        t.frozen = Frozen(workload, low_rank.linear, packed.packing(t), merged=t.code.router not in ("", "dispatched"))
+        t.frozen = Frozen(spec, workload, low_rank.linear, packed.packing(t),
+                          merged=t.code.router not in ("", "dispatched"))
     with t.frame(name="pass", unit=workload.implementation == "transformers"):
         before = _memory(t, spec, spec.encoder) if workload.beams and spec.encoder else None
         made = search(t, partial(_forward, t, spec, before)) if workload.beams else _forward(t, spec)

@@ -21,12 +21,11 @@ _NORM = {"kind", "scale", "bias", "eps"}
 
 UNDERSTOOD: dict[type[Spec], set[str]] = {
     model.Model: _STACK | {
-        "name", "family", "modeling", "aliases", "summary", "sources", "published", "architecture", "vocab", "d_model",
-        "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim", "embedding_projection",
-        "embedding_projection_bias", "embedding_span", "embedding_scale", "per_layer_embedding", "altup", "encoder",
-        "source_vocab",
-        "unread_memory", "unused_table", "tower", "pooler", "autoencoder", "entities", "idle", "contact_head",
-        "head",
+        "name", "family", "modeling", "gelu", "aliases", "summary", "sources", "published", "architecture", "vocab",
+        "d_model", "context", "extra_tokens", "token_types", "task_types", "token_tables", "embedding_dim",
+        "embedding_projection", "embedding_projection_bias", "embedding_span", "embedding_scale",
+        "per_layer_embedding", "altup", "encoder", "source_vocab", "unread_memory", "unused_table", "tower", "pooler",
+        "autoencoder", "entities", "idle", "contact_head", "head",
         *STORAGE,
     },
     model.Stack: _STACK,
