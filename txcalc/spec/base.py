@@ -10,7 +10,7 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "silu",
 Curve = Literal[Activation, "xielu"]
 """Activations of dense feed-forwards alone: xIELU (arXiv 2411.13010) has two learned numbers of its own."""
 Gelu = Literal["kernel", "composed", "fast", "erf"]
-"""PyTorch's own function, or single operations: transformers' gelu_new, gelu_fast and gelu_python."""
+"""Forms of GELU: PyTorch's own function, or single operations (transformers' gelu_new, gelu_fast, gelu_python)."""
 
 Routing = Literal["softmax-topk", "topk-softmax", "sigmoid-topk", "softplus-topk"]
 """Routing function from a router's scores to experts' weights; softplus: its square root (DeepSeek-V4)."""
