@@ -253,10 +253,8 @@ def unproved(trace: Trace) -> str:
         found += ["a backward pass of absorbed latents"] * (not generates)
         found += [f"absorbed latents in the code of {trace.workload.implementation}"] * (
             trace.workload.implementation != "torch")
-    if trace.workload.recompute:
-        found += ["a cell that is recomputed"] * _any(spec, _is_cell)
-        found += ["a layer that is recomputed and reads keys of another"] * (
-            trace.workload.recompute != "selective" and _any(spec, _shares))
+    if trace.workload.recompute and _any(spec, _is_cell):
+        found.append("a cell that is recomputed")
     if trace.workload.recompute not in (None, "full", "ops") and trace.workload.implementation == "transformers":
         found.append(f"--recompute {trace.workload.recompute} in the code of {trace.workload.implementation}")
     if trace.workload.offload and any(op.kind.name == "recomputation" and len(op.saves) > 1 for op in trace.ops):
