@@ -83,6 +83,26 @@ def test_a_step_of_a_rank(name: str, dp: int, fsdp: dict[str, Any], more: dict[s
     compare(name, dp, fsdp, **more)
 
 
+OFFLOADED: list[tuple[str, int, dict[str, Any], dict[str, Any]]] = [
+    ("llama", 4, {}, {}), ("gpt", 6, {"replicas": 2}, {"accumulate": 2}), ("gpt", 4, {}, {"optimizer": "sgd"}),
+    ("mixtral", 3, {"params": "fp32"}, {"dtype": "fp32"}), ("llama", 3, {"unit": "model"}, {}),
+    ("gpt", 4, {"reduce": "bf16", "reshard": False}, {"recompute": "full", "accumulate": 2}),
+    ("gpt", 6, {"replicas": 2, "reduce": "bf16"}, {}), ("bert-classifier", 3, {}, {}),
+    ("llama", 4, {}, {"lora": Adapter(r=3, targets=("all",), dtype="bf16")}),
+]
+
+
+@pytest.mark.grid(9)
+@pytest.mark.parametrize(("name", "dp", "fsdp", "more"), OFFLOADED)
+def test_shards_in_the_memory_of_the_cpu(name: str, dp: int, fsdp: dict[str, Any], more: dict[str, Any]) -> None:
+    """The peak: shards are copied one by one to the device, which is never the most that is alive."""
+    spec, w = Model.from_data(MODELS[name]), workload(dp, fsdp | {"offload": True}, **more)
+    assert w.layout is not None and w.layout.fsdp is not None
+    row = compared(spec, w, what="tests.measures.sharded.step_live_bytes", shards={"dp": dp, **vars(w.layout.fsdp)})
+    assert row.counted == row.measured
+    assert {each.part for each in step.resident(trace(spec, w))} == {"inputs"}
+
+
 WITHOUT_LOSS = {name for name, data in MODELS.items() if not has_loss(Model.from_data(data))}
 """Their targets are nothing of the run's, and still there when it is measured."""
 SHARED = {"shared-layers", "shared-groups", "albert"}

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import unset_fake_temporarily
 from torch.distributed._functional_collectives import AsyncCollectiveTensor
 from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
-from torch.distributed.fsdp import MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import CPUOffloadPolicy, MixedPrecisionPolicy, OffloadPolicy, fully_shard
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._sharding_prop import ShardingPropagator
 from torch.testing._internal.distributed.fake_pg import FakeStore
@@ -130,9 +130,10 @@ def shard(
     replicas = plan.get("replicas", 1)
     over = over or mesh(*((replicas, plan["dp"] // replicas) if replicas > 1 else (plan["dp"],)))
     policy = MixedPrecisionPolicy(param_dtype=DTYPES[plan["params"]], reduce_dtype=DTYPES[plan["reduce"]])
+    to = CPUOffloadPolicy(pin_memory=False) if plan.get("offload") else OffloadPolicy()
     for unit in units if plan.get("unit", "layer") == "layer" else ():
-        fully_shard(unit, mesh=over, mp_policy=policy, reshard_after_forward=plan["reshard"])
-    fully_shard(root, mesh=over, mp_policy=policy,
+        fully_shard(unit, mesh=over, mp_policy=policy, offload_policy=to, reshard_after_forward=plan["reshard"])
+    fully_shard(root, mesh=over, mp_policy=policy, offload_policy=to,
                 reshard_after_forward=None if plan.get("unit", "layer") == "layer" else plan["reshard"])
     now = {id(p): module.get_parameter(name) for module, name, p in places}
     return [now[id(wide[p])] for p in parameters]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import get_args
 
+from txcalc import units
 from txcalc.count.kv_cache import kv_cache_bytes
 from txcalc.count.labels import KV_CACHE
 from txcalc.count.weights import is_known, is_packed
@@ -57,11 +59,18 @@ def one_rank(t: Trace) -> Iterator[str]:
 
 
 def unfollowed(t: Trace) -> Iterator[str]:
-    """The reason why a layout makes a peak an estimate, if it does."""
+    """The reason why a layout makes a peak an estimate, if it does, and what it has elsewhere."""
     from txcalc.count.unproved import unmeasured
 
     if what := unmeasured(t):
         yield f"the peak is an estimate: no test has followed {what} yet, only its parts"
+    if t.layout.offloads and t.layout.fsdp:
+        from txcalc.count import step
+
+        layout = t.layout.replaced(fsdp=t.layout.fsdp.replaced(offload=False))
+        there = step.held(replace(t, workload=t.workload.replaced(layout=layout), layout=layout))
+        yield (f"{units.memory(sum(there.values()) - there.get('inputs', 0))} of weights, gradients and the "
+               "optimizer's states are in the CPU's memory")
 
 
 def instead(spec: Model, t: Trace) -> Iterator[str]:

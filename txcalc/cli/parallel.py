@@ -21,7 +21,7 @@ PARALLEL: Final[dict[str, tuple[str | None, str, Callable[[Any], Any]]]] = {
     "zero": ("STAGE", "ZeRO over dp: 1 shards optimizer states, 2 gradients too, 3 weights too. Default 0.",
              units.parse_count),
     "fsdp": ("yes|KEY=...", "PyTorch's fully_shard over dp: yes, or unit=layer|model, reshard=yes|no, params=bf16, "
-             "reduce=fp32|bf16, replicas=N. Default no.", str),
+             "reduce=fp32|bf16, replicas=N, offload=yes|no. Default no.", str),
     "schedule": ("NAME", "Of a pipeline: gpipe, 1f1b, interleaved:V (V stages to a rank), looped:V, zb, zb:V, zbv "
                  "or dualpipe. Default 1f1b.", str),
 }

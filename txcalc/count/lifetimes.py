@@ -19,7 +19,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from txcalc.count.halves import Halves
-from txcalc.count.moments import ONCE, Change, Mode, Moments, Pass, added_up, every
+from txcalc.count.moments import ONCE, Change, Last, Mode, Moments, Pass, accumulated, added_up, every
 from txcalc.count.plans import Plan, gradient_name, through_view
 from txcalc.count.plans import plan as backward
 from txcalc.count.shards import Sharding, sharding
@@ -67,16 +67,16 @@ def moments(
     ``SpecError`` for what is not proved.
     """
     run = partial(follow, trace, in_place=in_place, unroll=unroll, amount=amount, number=number)
-    return added_up(again(trace, run(), run, mode).changes, none)
+    return added_up(again(trace, run(), run, mode), none)
 
 
-def again(trace: Trace, once: Live, run: Callable[..., Live], mode: Mode) -> Live:
-    """A run, which is run once more where it is not for the first time, or in halves."""
-    made = {path: memory.shape for path, memory, _ in once.gradients()}
-    units, uses = sharding(trace, made, later=mode.accumulates, whole=mode.whole), once.used if mode.accumulates else {}
+def again(trace: Trace, once: Live, run: Callable[..., Live], mode: Mode) -> list[Change]:
+    """Changes of a run, which is run once more where it is in halves, or on sharded weights."""
+    units, uses = sharding(trace, later=mode.accumulates, whole=mode.whole), once.used if mode.accumulates else {}
     if units is not None:
-        return run(units=units, uses=uses if units.adds else {})
-    return run(uses=uses, halves=mode.halves) if mode.accumulates or mode.halves else once
+        return run(units=units, uses=uses if units.adds else {}).changes
+    same = None if mode.halves else accumulated(once.changes, once.last) if mode.accumulates else once.changes
+    return run(uses=uses, halves=mode.halves).changes if same is None else same
 
 
 def width(trace: Trace, x: Tensor) -> Number:
@@ -126,6 +126,7 @@ class Live:
         self.ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
+        self.last = dict[object, Last]()
         self._plans, self._widths, self._leaves = dict[int, Plan](), dict[int, Number](), set[Value]()
         self.open: list[Edge] = []
         self.halves: Halves | None = None  # of the backward pass
@@ -303,7 +304,7 @@ class Live:
 
     def hand_on(self, run: Run, made: list[tuple[Gradient, Memory]]) -> None:
         """Add gradients to those that are there; what was added is released when all have been."""
-        spent = list[Memory]()
+        spent, added = list[Memory](), list[tuple[Any, Value]]()
         for g, memory in made:
             if isinstance(g.of, Tensor):
                 for value in run.read_values[g.of.value].each():
@@ -313,11 +314,18 @@ class Live:
                 value, _ = self.weights.setdefault(key, (Value(None), prod(edge.times for edge in self.open)))
                 spent += self._add(run, value, g, memory)
                 self.used[key] += 1
+                added.append((key, value))
                 if self.used[key] == self._uses.get(key) and value.gradient is not None:
                     spent.append(value.gradient)
                 if self._units is not None:
                     self._units.own(self, g.of, value)
+        before, note = len(self.changes), (None, (self.phase, "", self.turns))
         self.release(spent)
+        at, notes = (len(self.changes) - 1, []) if len(self.changes) > before else (before, [note])
+        for key, value in added:
+            if (own := value.gradient) is not None:
+                self.last.pop(key, None)
+                self.last[key] = at, notes, (self.amount(own), self._gone(own)) if own.users == 1 else None
 
     def _add(self, run: Run, value: Value, g: Gradient, memory: Memory) -> list[Memory]:
         """Add a gradient to what is there, in place where that has one owner and no view of it."""
@@ -362,11 +370,16 @@ class Live:
         for memory in memories:
             memory.users -= 1
             if not memory.users:
-                edge, freed = memory.edge, True
-                alone = edge is None or any(edge is other for other in self.open)
-                self.add(memory, -1 if edge is None or alone else -edge.times)
+                freed = True
+                self.add(memory, self._gone(memory))
         if freed:
             self.note()
+
+    def _gone(self, memory: Memory) -> Number:
+        """The number of storages that go where one does, which stands for those of turns that are over, below 0."""
+        edge = memory.edge
+        alone = edge is None or any(edge is other for other in self.open)
+        return -1 if edge is None or alone else -edge.times
 
     def add(self, memory: Memory, times: Number) -> None:
         """Let a storage be there so many times more."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Any, Final, Literal, NamedTuple
 
 from txcalc.count.turns import Edge, Turns, count
@@ -75,6 +76,26 @@ def added_up(changes: Iterable[Change], none: Any = 0, sizes: Sequence[int] | No
         else:
             opened.append((what, len(moments), now))
     return moments
+
+
+Last = tuple[int, list[Change], Change | None]
+"""The place of the last use of a weight's gradient among changes, the note to add there if nothing else goes, and what
+the gradient's going changes: none where something else has it, too."""
+
+
+def accumulated(changes: list[Change], last: Mapping[object, Last]) -> list[Change] | None:
+    """The changes of a run where gradients of weights are added to those that were there, and gone after their ``last``
+    uses, which are in order; none where something else has one of them then."""
+    found, start = list[Change](), 0
+    for _, of in groupby(last.values(), key=lambda each: id(each[1])):
+        each = [*of]
+        for at, _, gone in each:
+            if gone is None:
+                return None
+            found += (*changes[start:at], gone)
+            start = at
+        found += each[0][1]
+    return found + changes[start:]
 
 
 def every(trace: Trace, moments: Moments, more: Any, turns: int | None = None) -> Iterator[Moment]:

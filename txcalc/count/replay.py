@@ -8,12 +8,12 @@ those are read anew and added up in the same order.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache, partial
 from operator import itemgetter
 from typing import Any, Final, NamedTuple
 
 from txcalc.count.lifetimes import again, follow, width
-from txcalc.count.moments import ONCE, Change, Mode, Moments, added_up
+from txcalc.count.moments import ONCE, Change, Mode, Moments, accumulated, added_up
 from txcalc.count.plans import plan
 from txcalc.count.shards import sharding
 from txcalc.count.turns import Memory, bytes_in, count
@@ -33,38 +33,38 @@ class Left(NamedTuple):
 
 
 class Ran(NamedTuple):
-    """A run of one trace."""
+    """A run of one trace, whose moments are added up when they are asked for."""
 
-    moments: Moments
+    moments: Callable[[], Moments]
     left: tuple[Left, ...]
 
 
 def on_ints(trace: Trace, *, in_place: bool, mode: Mode, rounded: Callable[[int], int]) -> Moments:
     """The moments of a run on ints, of storages as an allocator rounds them up."""
-    return _ran(trace, in_place, rounded, mode).moments
+    return _ran(trace, in_place, rounded, mode).moments()
 
 
 def gradients(trace: Trace, rounded: Callable[[int], int] = int) -> tuple[Left, ...]:
     """The gradients that a run leaves. ``rounded``: as what else is asked of the run has it. Raises ``SpecError`` as
     ``moments`` does."""
-    return _ran(trace, True, rounded, ONCE).left
+    return _ran(trace, True, rounded, ONCE, sharded=False).left
 
 
 def gathered(trace: Trace) -> Mapping[tuple[str, Number, str, str], int]:
     """The collectives of sharded weights in a step: what, bytes of the full tensor, pass and unit, and how often."""
     if not trace.layout.shards or trace.workload.phase != "training":
         return {}
-    units = sharding(trace, {each.path: each.shape for each in gradients(trace)})
+    units = sharding(trace)
     assert units is not None
     follow(trace, number=partial(count, trace), units=units)
     return units.calls
 
 
-def _ran(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode) -> Ran:
-    """A run on ints, added up once."""
-    key = in_place, rounded, mode
+def _ran(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode, *, sharded: bool = True) -> Ran:
+    """A run on ints, added up once. ``sharded``: what becomes of sharded weights is a part of it."""
+    key = in_place, rounded, mode, sharded and bool(trace.layout.shards)
     if key not in trace.counted:
-        trace.counted[key] = _played(trace, in_place, rounded, mode) or _followed(trace, in_place, rounded, mode)
+        trace.counted[key] = _played(trace, *key) or _followed(trace, in_place, rounded, mode)
     found: Ran = trace.counted[key]
     return found
 
@@ -75,19 +75,21 @@ def _followed(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode:
                   amount=lambda memory: rounded(memory.bytes))
     once = run()
     left = (Left(path, int(memory.bytes), memory.shape, often) for path, memory, often in once.gradients())
-    return Ran(added_up(again(trace, once, run, mode).changes), tuple(left))
+    return Ran(cache(lambda: added_up(again(trace, once, run, mode))), tuple(left))
 
 
-def _played(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode) -> Ran | None:
+def _played(trace: Trace, in_place: bool, rounded: Callable[[int], int], mode: Mode, sharded: bool) -> Ran | None:
     """The run of all traces alike, added up for this one; none where they are not alike in all that it needs."""
     if trace.sizes:
         return None
     check(trace)
+    shards = _shards(trace)
     form = trace.counted.get(in_place) or trace.counted.setdefault(in_place, _Form(trace, in_place))
-    notes = _noted(form, mode, _shards(trace))
+    notes = _noted(form, mode, shards if sharded else ())
     if notes is None or any((form.sizes[a] != form.sizes[b]) != differ for a, b, differ in notes.differing):
         return None
-    return Ran(added_up(notes.changes, sizes=[*map(rounded, (*form.sizes, *notes.fixed[::-1]))]), tuple(
+    sizes = *form.sizes, *notes.fixed[::-1]
+    return Ran(cache(lambda: added_up(notes.changes, sizes=[*map(rounded, sizes)])), tuple(
         Left(path, form.sizes[at], form.shapes[at], often) for path, at, often in notes.left))
 
 
@@ -191,7 +193,7 @@ class _Form:
 
 def _shards(trace: Trace) -> tuple[Any, ...]:
     """Facts that units of sharded weights follow from; empty if none. Raises ``SpecError`` for what is not known."""
-    return () if sharding(trace, {}) is None else (
+    return () if sharding(trace) is None else (
         trace.layout, trace.workload.implementation, trace.model.encoder is None, *(op.weights for op in trace.ops))
 
 
@@ -205,18 +207,21 @@ class _Notes(NamedTuple):
     left: tuple[tuple[str, int, int], ...]
     differing: tuple[tuple[int, int, bool], ...]
     used: Mapping[object, int]
+    later: Sequence[Change] | None  # of a micro-batch that is not the first
     fixed: tuple[int, ...] = ()
 
 
 @lru_cache(maxsize=64)
 def _noted(form: _Form, mode: Mode, shards: tuple[Any, ...]) -> _Notes | None:
     """The run of all traces of a form and of equal ``shards``; none if some size is not one that they all have."""
-    once = _noted(form, ONCE, ()) if mode.accumulates or shards else None
-    if once is None and (mode.accumulates or shards):
-        return None
-    units = None if once is None or not shards else sharding(
-        form.trace, {path: form.shapes[at] for path, at, _ in once.left}, later=mode.accumulates, whole=mode.whole)
-    uses = once.used if once is not None and mode.accumulates and (units is None or units.adds) else {}
+    units = sharding(form.trace, later=mode.accumulates, whole=mode.whole) if shards else None
+    uses: Mapping[object, int] = {}
+    if mode.accumulates and (units is None or units.adds):
+        if (once := _noted(form, ONCE, ())) is None:
+            return None
+        if units is None and not mode.halves and once.later is not None:
+            return once._replace(changes=once.later)
+        uses = once.used
     fixed = dict[int, int]()
 
     def place(memory: Memory) -> int:
@@ -230,12 +235,12 @@ def _noted(form: _Form, mode: Mode, shards: tuple[Any, ...]) -> _Notes | None:
         run = follow(form.trace, in_place=form.in_place, amount=place, number=form.read, uses=uses, units=units,
                      halves=mode.halves and units is None)
         differing = tuple((a.at, b.at, differ) for a, b, differ in run.differing)
-        if once is not None and units is not None:
-            return once._replace(changes=run.changes, fixed=(*fixed,), differing=(*once.differing, *differing))
+        if units is not None:
+            return _Notes(run.changes, (), differing, run.used, None, (*fixed,))
         left = tuple((path, memory.bytes.at, often) for path, memory, often in run.gradients())
         if any(form.shapes[memory.bytes.at] != memory.shape for _, memory, _ in run.gradients()):
             return None
     except LookupError:
         return None
-    return _Notes(run.changes, left, differing, run.used)
+    return _Notes(run.changes, left, differing, run.used, accumulated(run.changes, run.last))
 

@@ -4,6 +4,7 @@ Read in torch 2.13 (``torch/distributed/fsdp/_fully_shard``), and measured event
 group. Every weight is split along its first axis into as many parts as there are ranks, the last ones padded, so that
 the first rank has most. Before a unit runs, its shards are cast to one buffer, gathered into another, and copied to the
 whole weights; that buffer goes when the next unit has its own. In the backward pass the unit before is gathered ahead.
+Shards in the CPU's memory are first copied, one by one, which is never the most that is alive.
 Once a unit is through, its gradients are copied to one buffer, which is reduced and scattered, and lives until the next
 unit's.
 """
@@ -34,12 +35,18 @@ STORED: Final = 4
 
 
 Shapes = Mapping[str, Sequence[Number]]
-"""Shapes of gradients, by path: of projections that are stored as one, of all of them at the first one's."""
 
 
-def resident(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
+def shapes(trace: Trace) -> Shapes:
+    """Shapes of gradients, by path: of projections that are stored as one, of all of them at the first one's."""
+    found = ((g, g.of, op) for op in trace.ops for step in op.backward for g in step)
+    return {of: g.shape or (g.kept.storage if g.kept else op.writes[0]).shape for g, of, op in found
+            if isinstance(of, str)}
+
+
+def resident(trace: Trace) -> Iterator[Entry]:
     """The first rank's part of every weight."""
-    for weight in weights(trace.placed, shapes, trace.layout, batch_axis=trace.code.batch_axis):
+    for weight in weights(trace.placed, shapes(trace), trace.layout, batch_axis=trace.code.batch_axis):
         own = shard(weight.shape, ranks(trace.layout, weight.op))
         yield Entry(weight.op, weight.what, prod(own) * STORED, weight.copies, part="weights", shape=own)
 
@@ -72,19 +79,19 @@ def shard(shape: Sequence[Number], ranks: int) -> tuple[Number, ...]:
     return (-(-shape[0] // ranks), *shape[1:]) if shape else (1,)
 
 
-def sharding(trace: Trace, shapes: Shapes, *, later: bool = False, whole: bool = False) -> Sharding | None:
+def sharding(trace: Trace, *, later: bool = False, whole: bool = False) -> Sharding | None:
     """The handling of sharded weights in a run, if there are any; ``later``: there are gradients to add to; ``whole``:
     the weights are gathered already.
     """
     wanted = trace.layout.shards and trace.workload.phase == "training"
-    return Sharding(trace, shapes, later, whole) if wanted else None
+    return Sharding(trace, later, whole) if wanted else None
 
 
-def unsharded(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
+def unsharded(trace: Trace) -> Iterator[Entry]:
     """A stage's weights as they are gathered, which a pipeline keeps until its last micro-batch has been back."""
     layout = trace.workload.layout
     assert layout is not None and layout.fsdp is not None
-    for weight in weights(trace.placed, shapes, layout, batch_axis=trace.code.batch_axis):
+    for weight in weights(trace.placed, shapes(trace), layout, batch_axis=trace.code.batch_axis):
         yield Entry(weight.op, weight.what, weight.whole * BYTES[layout.fsdp.params], weight.copies,
                     part="unsharded weights", shape=weight.shape)
 
@@ -92,11 +99,12 @@ def unsharded(trace: Trace, shapes: Shapes) -> Iterator[Entry]:
 class Sharding:
     """The units of a run, and what happens at their borders."""
 
-    def __init__(self, trace: Trace, shapes: Shapes, later: bool, whole: bool) -> None:
+    def __init__(self, trace: Trace, later: bool, whole: bool) -> None:
         layout = trace.workload.layout
         assert layout is not None and layout.fsdp is not None
         _check(trace, layout.fsdp)
-        self._later, self._trace, self._shapes = later, trace, shapes
+        self._later, self._trace, self._shapes = later, trace, shapes(trace)
+        self._casts, self._sends = layout.fsdp.offload or layout.fsdp.params != "fp32", later or layout.fsdp.offload
         self._replicated, self._one = layout.fsdp.replicas > 1, layout.fsdp.unit == "model"
         self._reshards = layout.fsdp.reshard or (layout.fsdp.reshard is None and not self._one)
         self._width, self._reduced = BYTES[layout.fsdp.params], BYTES[layout.fsdp.reduce]
@@ -146,13 +154,13 @@ class Sharding:
             return
         own = sum(weight.shard * weight.copies for weight in unit.weights)
         cast = self._made(unit, "shards", own * self._width)
-        if self._width != STORED:
+        if self._casts:
             live.allocate(unit.op.path, [cast])
         whole = sum(weight.whole * weight.copies for weight in unit.weights)
         unit.output = self._made(unit, "all-gather output", whole * self._width)
         live.allocate(unit.op.path, [unit.output])
         self._call(live, unit, "all-gather", unit.output.bytes)
-        if self._width != STORED:
+        if self._casts:
             live.release([cast])
 
     def _unshard(self, live: Live, unit: Unit, done: Memory | None) -> None:
@@ -259,7 +267,9 @@ class Sharding:
                 else:
                     live.release([reduced])
             made.what, made.group = "sharded gradients", "gradients"
-            live.release([*held, *([made] if self._later else [])])
+            kept = self._sends and self._replicated and self._reduced == STORED  # what an all-reduce works on
+            self._reducing += [_often(made, live.open)] if kept else []
+            live.release([*held, *([made] if self._sends and not kept else [])])
 
     def _redistribute(self, live: Live, unit: Unit) -> None:
         """Sum gradients over ranks of tensor parallelism, or take a rank's part of a table's, where DTensor has not yet
@@ -324,7 +334,9 @@ def _check(trace: Trace, fsdp: Fsdp) -> None:
     """Raise ``SpecError`` for what is not counted."""
     w, spec, why = trace.workload, trace.model, ""
     stacks = [each for each in (spec, spec.encoder, spec.tower) if each is not None]
-    if fsdp.unit != "layer" and trace.layout.pp > 1:
+    if fsdp.offload and trace.layout.pp > 1:
+        why = "in the CPU's memory, of stages,"
+    elif fsdp.unit != "layer" and trace.layout.pp > 1:
         why = "of a stage in one unit"
     elif fsdp.unit != "layer" and spec.position.kind == "transformer-xl" and not spec.position.per_layer:
         why = "with biases of queries that layers share, in one unit,"

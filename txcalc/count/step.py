@@ -195,7 +195,7 @@ class _Step:
         if trace.workload.in_backward:
             optimizers.check_in_backward(trace.workload)
         width = None if held is None else held.master or None
-        made, width = shares(made), shards.STORED if self.sharded else width
+        made, width = [] if trace.layout.offloads else shares(made), shards.STORED if self.sharded else width
         self.parameters = [p if width is None else p._replace(width=width) for p in made]
         if stage := zero.stage(trace):
             self.parameters = [zero.part(trace, p) for p in self.parameters]
@@ -216,7 +216,7 @@ class _Step:
         t, fsdp = self.chunks[chunk], self.trace.layout.fsdp
         assert fsdp is not None
         made = parameters(t)
-        yield from shards.unsharded(t, {p.path: p.shape for p in made})
+        yield from shards.unsharded(t)
         yield from self._buffers([p._replace(width=BYTES[fsdp.reduce]) for p in made]) if gradients else ()
 
     def _buffers(self, of: Iterable[Parameter]) -> list[Entry]:
@@ -322,14 +322,14 @@ class _Step:
     def _resident(self) -> Iterator[Entry]:
         """Bytes that no moment of the run has: weights, the optimizer's states and inputs."""
         trace, held = self.trace, self.trace.workload.held
-        if self.sharded:
-            yield from shards.resident(trace, {p.path: p.shape for p in parameters(trace)})
+        if self.sharded and not trace.layout.offloads:
+            yield from shards.resident(trace)
         for entry in () if self.sharded else params.entries(trace) if held else weights.entries(trace):
             whole = entry._replace(each=entry.each * (held.weights if held else 1), part="weights")
             yield zero.shared(trace, whole)
         for p in self.parameters if held and held.master else ():
             yield Entry(p.op, "master weights", p.elements * p.width, p.copies, part="master weights")
-        yield from optimizers.states(trace.workload, self._with_states())
+        yield from optimizers.states(trace.workload, [] if trace.layout.offloads else self._with_states())
         yield from set_aside.resident(trace)
         for chunk, t in enumerate(self.chunks):
             given = {x.id: (op, x) for op in t.ops[::-1] for x in (*op.reads, *op.saves)[::-1] if x.label in INPUTS}

@@ -28,7 +28,8 @@ class Fsdp(Part):
     ``reshard``: gathered weights are freed after the forward pass, but the root's beside layers, which are not where a
     ``unit`` is the model and nothing is given. ``params``, ``reduce``: the dtypes of gathered weights and of reduced
     gradients (``MixedPrecisionPolicy``). ``replicas``: groups of ranks that have the same shards, and sum gradients
-    over each other (hybrid sharding).
+    over each other (hybrid sharding). ``offload``: shards, their gradients and the optimizer's states are in the CPU's
+    memory (``CPUOffloadPolicy``).
     """
 
     unit: Literal["layer", "model"] = "layer"
@@ -36,6 +37,7 @@ class Fsdp(Part):
     params: Literal["bf16", "fp16", "fp32"] = "bf16"
     reduce: Literal["bf16", "fp16", "fp32"] = "fp32"
     replicas: int = 1
+    offload: bool = False
 
     @classmethod
     def read(cls, given: object) -> Self | None:
@@ -49,7 +51,8 @@ class Fsdp(Part):
         if not isinstance(given, Mapping):
             raise SpecError(f"must be yes or like unit=layer,reshard=no, got {shown(given)}", field="fsdp")
         choices: dict[str, tuple[Any, ...]] = {
-            "unit": ("layer", "model"), "reshard": ("yes", "no"), "params": DTYPES, "reduce": DTYPES}
+            "unit": ("layer", "model"), "reshard": ("yes", "no"), "offload": ("yes", "no"),
+            "params": DTYPES, "reduce": DTYPES}
         fields: dict[str, Any] = {}
         for name, value in given.items():
             if name not in cls.names():
@@ -64,7 +67,7 @@ class Fsdp(Part):
             value = {True: "yes", False: "no"}[value] if isinstance(value, bool) else words.word("dtype", value, DTYPES)
             if value not in choices[name]:
                 raise SpecError(not_one_of(choices[name], value), field=f"fsdp.{name}")
-            fields[name] = value == "yes" if name == "reshard" else value
+            fields[name] = value == "yes" if name in ("reshard", "offload") else value
         return cls(**fields)
 
 
@@ -195,6 +198,11 @@ class Layout(Part):
     def shards(self) -> int:
         """Ranks that ``fully_shard`` spreads weights over, those of cp among them, or 0."""
         return 0 if self.fsdp is None or self.alike == 1 else self.alike // self.fsdp.replicas
+
+    @property
+    def offloads(self) -> bool:
+        """True where shards are in the CPU's memory."""
+        return bool(self.shards and self.fsdp and self.fsdp.offload)
 
     @property
     def experts_tp(self) -> int:
