@@ -51,6 +51,8 @@ FAMILIES: dict[str, dict[str, Any]] = {
     "bert-pretraining": BERT | {"head": {"bias": True, "transform": {"activation": "gelu"}, "pair_labels": 2}},
     "bert-classifier": BERT | {"head": {"kind": "classifier", "labels": 5}},
     "bert-tagger": BERT | {"pooler": None, "head": {"kind": "classifier", "labels": 5, "of": "all"}},
+    "bert-spans": BERT | {"pooler": None, "head": {"kind": "classifier", "labels": 2, "of": "span"}},
+    "last-classified": DECODER | {"head": {"kind": "classifier", "labels": 5, "bias": False, "of": "last"}},
     "t5": T5,
     "t5-gated": T5 | {"feed_forward": {"d_ff": 40, "activation": "gelu_tanh", "gated": True}, "head": {"tied": False}},
     "t5-scaled": T5 | {"embedding_scale": True, "position": {"kind": "relative", "per_layer": True}},

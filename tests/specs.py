@@ -326,8 +326,9 @@ def specs(draw: st.DrawFn) -> Model:
         "wide": {"tied": False, "transform": {"width": 17}},
         "projection": {"kind": "projection", "width": 7, "of": draw(st.sampled_from(("pooled", "mean"))),
                        "hidden": draw(st.sampled_from((None, 11)))},
-        "none": {"kind": "none"}, "classifier": {"kind": "classifier", "labels": 5, "bias": draw(flags),
-                                                 "of": draw(st.sampled_from(("first", "all", "votes")))},
+        "none": {"kind": "none"}, "classifier": {
+            "kind": "classifier", "labels": 5, "bias": draw(flags), "padded": draw(flags), "undropped": draw(flags),
+            "of": draw(st.sampled_from(("first", "all", "votes", "last")))},
     }[head]
     data["extra_tokens"] = draw(st.sampled_from((0, 2))) if head == "untied" else 0
     if head == "transform" and draw(flags):

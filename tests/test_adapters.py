@@ -286,7 +286,9 @@ TARGETS: dict[str, dict[str, str]] = {
     "phi3": {"qkv_proj": "q,k,v", "o_proj": "o", "gate_up_proj": "gate,up", "down_proj": "down"},
     "neox": {"query_key_value": "q,k,v", "dense_4h_to_h": "down"}, "gpt2": {"c_attn": "q,k,v", "c_fc": "up"},
     "deepseek-v3": {"kv_b_proj": "kv_up", "q_b_proj": "q_up", "o_proj": "o"},
-    "bert": {"query": "q", "key": "k", "value": "v"},
+    **{name: {"query": "q", "key": "k", "value": "v"} for name in (
+        "bert", "bert-QuestionAnswering", "bert-SequenceClassification")},
+    "llama-SequenceClassification": {"q_proj": "q", "down_proj": "down"},
     "vit": {"q_proj": "q", "v_proj": "v"}, "whisper": {"q_proj": "q", "v_proj": "v", "fc1": "up"},
     "bart": {"q_proj": "q", "k_proj": "k", "v_proj": "v", "fc2": "down"},
     "t5": {"q": "q", "k": "k", "wo": "down"}, "mt5": {"v": "v", "o": "o", "wi_0": "gate", "wi_1": "up"},

@@ -274,6 +274,8 @@ class Inputs:
         """One for every output of the model's head."""
         b, head = self.batch, self.model.head
         match head:
+            case ClassifierHead(of="span"):
+                return tuple(self._choose(length, b) for _ in range(2))
             case ClassifierHead(labels=labels, of=of, copies=n):
                 return tuple(self._choose(labels, *((b, length) if of == "all" else (b,))) for _ in range(n))
             case ContrastiveHead():

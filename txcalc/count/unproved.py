@@ -248,6 +248,9 @@ def unproved(trace: Trace) -> str:
         found += [f"beam search over {what}" for what, has in BEAMS if trace.workload.beams and has(trace)]
         found += [f"a prompt with images and {what}" for what, has in IMAGES
                   if trace.workload.images and spec.tower is not None and has(spec, trace.workload.images)]
+        found += ["a pass of transformers' classes with one head, without a loss,"] * (
+            trace.workload.implementation == "transformers" and spec.head.kind == "classifier"
+            and spec.input.kind == "tokens")
         found += ["generation with cached inputs"] * (getattr(spec.position, "cached", "") == "inputs")
     if trace.workload.absorbs and _any(spec, lambda b: getattr(b.attention, "kind", "") == "mla"):
         found += ["a backward pass of absorbed latents"] * (not generates)

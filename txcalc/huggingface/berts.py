@@ -247,7 +247,7 @@ ROWS: Final[Rows] = {
     "roformer": bert(
         encoder_classes("RoFormer", without="choice", ForCausalLM="mlm"), BARE | {
             "mlm": BERT["mlm"], "sequence": {"head": classifier(transform=dense(ACT))},
-            "span": {"head": classifier(2, "all")}}, only={**CROSSLESS, "rotary_value": False}, embedding_dim=_narrow,
+            "span": {"head": classifier(2, "span")}}, only={**CROSSLESS, "rotary_value": False}, embedding_dim=_narrow,
         position=lambda c: {**rope(c, split_width(c)), "size": c.size("max_position_embeddings")}),
     # X-MOD, arXiv 2205.06266: RoBERTa with an adapter of every language in each layer.
     "xmod": roberta(
@@ -296,7 +296,7 @@ ROWS: Final[Rows] = {
     # Nyströmformer, arXiv 2102.03902, as released: as many landmarks as positions, which makes attention whole.
     "nystromformer": encoder(
         encoder_classes("Nystromformer"), _behind_dense("relu") | {
-            "mlm": BERT["mlm"], "span": {"head": classifier(2, "all")},
+            "mlm": BERT["mlm"], "span": {"head": classifier(2, "span")},
             "sequence": {"head": classifier(transform=dense(ACT))}}, token_types=TYPES,
         only={**SEES_ALL, "num_landmarks": size("segment_means_seq_len"), "inv_coeff_init_option": False},
         ignore="segment_means_seq_len", position={"kind": "learned", "size": lambda c: CONTEXT(c) + 2},
@@ -304,7 +304,7 @@ ROWS: Final[Rows] = {
     # YOSO, arXiv 2111.09714, as released: attention by what hashes would be on average; random ones are refused.
     "yoso": encoder(
         encoder_classes("Yoso"), _behind_dense("relu") | {
-            "mlm": BERT["mlm"], "span": {"head": classifier(2, "all")},
+            "mlm": BERT["mlm"], "span": {"head": classifier(2, "span")},
             "sequence": {"head": classifier(transform=dense(ACT))}}, token_types=TYPES,
         only={**SEES_ALL, "use_expectation": True}, ignore="hash_code_len num_hash use_fast_hash lsh_backward",
         position={"kind": "learned", "size": lambda c: CONTEXT(c) + 2}, attention={

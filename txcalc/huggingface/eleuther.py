@@ -17,7 +17,7 @@ _HEADS: Final[Fields] = {"heads": size("num_attention_heads")}
 
 def _own_labels(c: Config, kind: str, spec: Data) -> Data:
     if kind == "span":
-        spec["head"]["labels"] = labels(c)
+        spec["head"] |= {"labels": labels(c), "of": "span" if labels(c) == 2 else "all"}
     return spec
 
 

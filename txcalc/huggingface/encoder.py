@@ -66,11 +66,12 @@ Heads = dict[str, Value]
 """By the kind of a class: its head, and the pooler before it, as fields of the model."""
 
 EACH: Final = {"head": classifier(of="all")}
-BARE: Final[Heads] = {"none": {"head": NONE}, "token": EACH, "span": EACH}
+BARE: Final[Heads] = {"none": {"head": NONE}, "token": EACH, "span": {
+    "head": classifier(of=lambda c: "span" if labels(c) == 2 else "all")}}
 """The heads that are alike in all families, of models without a pooler."""
 BERT: Final[Heads] = BARE | {
     "none": {"pooler": True, "head": NONE}, "sequence": {"pooler": True, "head": classifier()},
-    "next": {"pooler": True, "head": classifier(2)}, "choice": {"pooler": True, "head": classifier(1)},
+    "next": {"pooler": True, "head": classifier(2, undropped=True)}, "choice": {"pooler": True, "head": classifier(1)},
     "mlm": {"head": masked_lm(ACT, two_biases=True)},
     "pretraining": {"pooler": True, "head": lambda c: {**read(c, masked_lm(ACT, two_biases=True)), "pair_labels": 2}},
 }

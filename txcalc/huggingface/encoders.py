@@ -207,7 +207,7 @@ ROWS: Final[Rows] = {
         encoder_classes("Ultrabert", without="choice"), BARE | {
             "mlm": {"head": {"kind": "lm", "tied": flag("tie_word_embeddings"), "transform": {
                 "activation": "gelu_tanh", "bias": False, "norm": None, "hidden": size("prediction_head_size")}}},
-            "span": {"head": classifier(2, "all")}, "sequence": {"head": classifier(of=_modern_pooling)}},
+            "span": {"head": classifier(2, "span")}, "sequence": {"head": classifier(of=_modern_pooling)}},
         ignore="classifier_pooling mask_token pad_token attention_windows prediction_head_size", only={}, norm=RMS,
         final_norm=True, embedding_norm=False, position=rotary(head_dim), feed_forward=gated(bias=flag("mlp_bias")),
         groups=_thirds_slide,

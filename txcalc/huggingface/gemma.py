@@ -51,7 +51,8 @@ ROWS: Final[Rows] = {
     "gemma": gemma("Gemma"),
     "gemma2": gemma2("Gemma2"),
     # EmbeddingGemma's sees both ways; its window reaches half as far to either side.
-    "gemma3_text": capped(decoder_classes("Gemma3") | {"Gemma3TextModel": "none"}, qk_norm="head", layers=[
+    "gemma3_text": capped(decoder_classes("Gemma3") | {
+        "Gemma3TextModel": "none", "Gemma3TextForSequenceClassification": "sequence"}, qk_norm="head", layers=[
         windows(all_but(every(size("sliding_window_pattern", default=6))))], only={}, architecture=given(
             flag("use_bidirectional_attention", default=False), "encoder-only", "decoder-only")),
     "recurrent_gemma": decoder(  # Griffin, arXiv 2402.19427

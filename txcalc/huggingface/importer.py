@@ -195,4 +195,7 @@ def decoder_head(c: Config, kind: str, *, bias: bool = False) -> Data:
         return {"kind": "lm", "tied": tied, "bias": bias}
     if kind == "none":
         return {"kind": "none"}
-    return {"kind": "classifier", "labels": 2 if kind == "span" else labels(c), "bias": kind != "sequence", "of": "all"}
+    of = {"sequence": "last", "span": "span"}.get(kind, "all")
+    padded = c.take("pad_token_id", default=None) is not None and kind == "sequence"
+    return {"kind": "classifier", "labels": 2 if kind == "span" else labels(c), "bias": kind != "sequence", "of": of,
+            "padded": padded}

@@ -39,7 +39,7 @@ def seq2seq_classes(prefix: str, without: str = "sequence span", *, alone: bool 
 
 
 ON_TOP: Final[Heads] = {
-    "lm": {"kind": "lm", "tied": flag("tie_word_embeddings")}, "none": NONE, "span": classifier(2, "all"),
+    "lm": {"kind": "lm", "tied": flag("tie_word_embeddings")}, "none": NONE, "span": classifier(2, "span"),
     "all": classifier(of="all"), "sequence": classifier(transform=dense("tanh")),
 }
 """On the decoder's last position through a dense layer, or on all of its positions; of a span, its two ends."""

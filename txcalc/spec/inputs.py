@@ -204,8 +204,6 @@ Position = Annotated[
     Usual("none"),
 ]
 
-# ---------------------------------------------------------------- heads on top
-
 
 class HeadTransform(Spec):
     """A dense layer as wide as its output's input, an activation and a norm before an output (arXiv 1810.04805)."""
@@ -252,15 +250,22 @@ class ClassifierHead(Spec):
     """A projection to ``labels`` classes: of one vector per sequence, or of every position.
 
     ``first``: the pooled vector where there is a pooler, else the first position. ``first+mean``: both side by side.
-    ``votes``: every position, and then the mean of their logits (EuroBERT, arXiv 2503.05500).
+    ``votes``, ``last``: every position, and then the mean (EuroBERT, arXiv 2503.05500) or last of their logits.
+    ``span``: every position's two columns, for a start and an end.
     """
 
     kind: Literal["classifier"]
     labels: Size
     bias: Flag = True
-    of: Literal["first", "all", "mean", "first+mean", "votes"] = "first"
+    of: Literal["first", "all", "mean", "first+mean", "votes", "last", "span"] = "first"
     transform: HeadTransform | None = None
     copies: Annotated[Size, "heads side by side, each on its own class token (DeiT), or on the mean"] = 1
+    padded: Annotated[Flag, "the last position is sought, of one sequence, too: there may be padding"] = False
+    undropped: Annotated[Flag, "no dropout before it, as before other heads (BERT's of next sentences)"] = False
+
+    def _check(self) -> None:
+        if self.of == "span" and self.labels != 2:
+            raise FieldError(("labels",), f"must be 2, a start and an end of a span, got {self.labels}")
 
 
 class ContrastiveHead(Spec):
@@ -293,8 +298,6 @@ class NoHead(Spec):
 
 
 Head = Annotated[LMHead | ClassifierHead | ContrastiveHead | ProjectionHead | NoHead, Usual("lm")]
-
-# ---------------------------------------------------------------- one vector for a sequence
 
 
 class DensePooler(Spec):

@@ -47,7 +47,7 @@ def top(t: Trace, spec: Model, x: Tensor, images: Tensor | None) -> Outputs:
     unused = unread(head)
     pooled = None
     if spec.pooler is not None:
-        with t.scope("", back=0 if unused else 1):
+        with t.scope("", back=0 if unused else 1), t.frame(*t.embedded):
             pooled = pool(t, spec, x)
     beside.entities(t, spec)
     beside.idle(t, spec)
@@ -261,9 +261,30 @@ def _classify(t: Trace, spec: Model, head: inputs.ClassifierHead, x: Tensor, poo
     if head.transform is not None:
         *_, width = of.shape
         of = _transform(t, head.transform, of, width)
+    if head.of in t.code.drops_head and not head.undropped:
+        of = t.hold(ops.dropout(t, "head_dropout", of, t.code.head_dropout), "pass")
     with t.scope("", copies=head.copies, calls=head.copies):
         logits = ops.linear(t, "head", of, head.labels, bias=head.bias, kind="head")
+    if head.of == "last":
+        return _last(t, t.hold(logits, "pass"), sought=several(t, x.shape[0]) or head.padded)
     return parts.mean(t, "mean", logits, "mean of logits") if head.of == "votes" else logits
+
+
+def _last(t: Trace, x: Tensor, *, sought: bool) -> Tensor:
+    """The last position (b, d) of (b, n, d), which transformers looks for where there may be padding."""
+    (b, n, classes), made, indices = x.shape, partial(ops.made, t, "last"), []
+    if not t.code.seeks_last:
+        return parts.position(t, "last", x)
+    if sought:
+        with t.frame():
+            mask = t.hold(made(b, n, role=Role.COUNT, of=made(b, n, role=Role.BOOL)), "pass")
+        places = t.hold(made(n, role=Role.COUNT), "pass")
+        indices = [t.hold(made(b, of=made(b, n, role=Role.COUNT, of=(mask, places))), "pass")]
+    else:
+        x = parts.position(t, "last", x)
+    indices.insert(0, made(b))
+    return t.op("last", "index", saves=tuple(indices), reads=(x, *indices), backward=ops.into_zeros(ops.to(x)),
+                writes=(t.tensor(b, classes, role=x.made, label="logits"),))
 
 
 def _contrast(t: Trace, head: inputs.ContrastiveHead, texts: Tensor, images: Tensor) -> Tensor:

@@ -83,6 +83,11 @@ class Code(NamedTuple):
     feeds_inline: bool = False  # feed-forward layers are no calls
     drops_widened: bool = False  # dropout of what is activated
     drops_last: bool = False  # and of what a stack puts out
+    # And of what a classifier reads ``of`` this; at this rate, whatever others have.
+    drops_head: frozenset[str] = frozenset()
+    head_dropout: float | None = None
+    seeks_last: bool = False  # the last position that is no padding is read of a classifier of every position
+    classifies: Literal["fp32", "plain"] = "fp32"  # of what logits of positions the loss is
     widens: bool = False  # what is activated is cast to the dtype of the weights
     scales_hidden: bool = False  # what a tied head reads
     shifts_logits: bool = False  # by a buffer
@@ -117,8 +122,15 @@ MASKED_LM: Final = frozenset({
 DECODER: Final = COMMON | {"position.kind rope", "norm.kind rmsnorm", "no norm.bias", "feed_forward.gated"}
 """Features of Llama and its like."""
 
+LAST: Final = frozenset({"head.kind classifier", "head.labels", "head.of last", "no head.bias", "head.padded"})
+"""Features of a decoder that classifies sequences."""
+EACH: Final = LAST | {"head.of all"}
+"""And of one that classifies tokens, too."""
+HEADS: Final = EACH | {"head.of span"}
+"""And of one that finds spans, too."""
+
 LLAMA: Final = Code("composed", "heads", gate_first=True, makes_tables=True, drops="no", shifts_labels=True,
-                    has=DECODER)
+                    drops_head=frozenset({"all"}), head_dropout=0.1, seeks_last=True, has=DECODER)
 
 QK_NORM: Final = ("attention.qk_norm", "attention.qk_norm.kind rmsnorm", "no attention.qk_norm.bias")
 GEMMA: Final = LLAMA.having(
@@ -132,18 +144,22 @@ PHI3: Final = LLAMA._replace(
 GPT2: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, linear="columns", qkv="together", softmax="as values",
     gelu_tanh="composed", holds_sublayers="layer", reuses_names=True, needs=PROJECTED | WIDENED,
-    has=COMMON | {"position.kind learned", "position.size", "norm.kind layernorm"})
+    drops_head=frozenset({"all"}), head_dropout=0.1, seeks_last=True, classifies="plain",
+    has=COMMON | HEADS | {"position.kind learned", "position.size", "norm.kind layernorm"})
 
 GPT_NEOX: Final = Code(
     attention="heads", makes_tables=True, shifts_labels=True, qkv="by head", joins_rotated="together",
     sublayers_first=True, drops="outside", reuses_names=True, needs=WIDENED,
-    has=COMMON | {"position.kind rope", "position.dim", "norm.kind layernorm", "residual parallel"})
+    drops_head=frozenset({"all"}), seeks_last=True, has=COMMON | HEADS | {
+        "position.kind rope", "position.dim", "norm.kind layernorm", "residual parallel"})
 
 BERT: Final = Code(
     attention="heads", softmax="own", output="apart", loss="plain", types_first=True, drops="outside",
     holds_inputs=False, reuses_names=True, needs=PROJECTED | WIDENED | MASKED_LM,
-    has=COMMON | MASKED_LM | {"norm.kind layernorm", "position.kind learned", "position.size",
-                              *(f"head.transform.activation {each}" for each in get_args(Activation))})
+    drops_head=frozenset({"first", "all"}), classifies="plain", has=COMMON | MASKED_LM | HEADS - LAST | {
+        "head.kind classifier", "head.labels", "head.undropped", "pooler", "pooler.kind dense",
+        "norm.kind layernorm", "position.kind learned", "position.size",
+        *(f"head.transform.activation {each}" for each in get_args(Activation))})
 
 VIT: Final = Code(
     attention="heads", loss="plain", drops="outside", holds_inputs=False, batch_axis=True,
@@ -193,19 +209,21 @@ WHISPER: Final = Code(
         "encoder.position.kind sinusoidal", "encoder.position.stored"}) - {"gelu erf"})
 
 TRANSFORMERS: Final[Mapping[str, Code]] = MappingProxyType({
-    "llama": LLAMA,
-    "mistral": LLAMA.having("attention.window"),
-    "qwen2": LLAMA.having("attention.window", masks="full first"),
-    "qwen3": LLAMA.having(*QK_NORM, "attention.window", masks="full first"),
-    "gemma2": GEMMA.having("attention.softcap", "head.softcap", sdpa=False),
-    "gemma3_text": GEMMA.having(*QK_NORM, "position.window_theta", rotary_of_windows=True, norms_after=True),
-    "olmo2": LLAMA.having(*QK_NORM, "attention.qk_norm.over full", "norm.placement res-post", rms_norm="wide",
+    "llama": LLAMA.having(*HEADS),
+    "mistral": LLAMA.having(*HEADS, "attention.window"),
+    "qwen2": LLAMA.having(*HEADS, "attention.window", masks="full first"),
+    "qwen3": LLAMA.having(*HEADS, *QK_NORM, "attention.window", masks="full first"),
+    "gemma2": GEMMA.having(*EACH, "attention.softcap", "head.softcap", sdpa=False),
+    "gemma3_text": GEMMA.having(*LAST, *QK_NORM, "position.window_theta", rotary_of_windows=True, norms_after=True),
+    "olmo2": LLAMA.having(*LAST, *QK_NORM, "attention.qk_norm.over full", "norm.placement res-post", rms_norm="wide",
                           rotary="fp32"),
-    "phi3": PHI3,
-    "mixtral": LLAMA.having(*MIXTURE, "attention.window", router="wide"),
-    "qwen3_moe": LLAMA.having(*MIXTURE, *QK_NORM, "attention.window", "no feed_forward.normalize", router="narrow"),
+    "phi3": PHI3.having(*EACH),
+    "mixtral": LLAMA.having(*HEADS, *MIXTURE, "attention.window", router="wide"),
+    "qwen3_moe": LLAMA.having(*HEADS, *MIXTURE, *QK_NORM, "attention.window", "no feed_forward.normalize",
+                              router="narrow"),
     "deepseek_v3": LLAMA.having(
-        *MIXTURE, *(f"attention.{name}" for name in ("bias", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim")),
+        *EACH, *MIXTURE,
+        *(f"attention.{name}" for name in ("bias", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim")),
         "attention.kind mla", "no attention.interleaved", "feed_forward.shared_experts", "feed_forward.shared_d_ff",
         "feed_forward.routing sigmoid-topk", "no feed_forward.normalize", router="groups",
         needs=frozenset({"feed_forward.shared_experts", "attention.kind mla"})),
@@ -221,7 +239,7 @@ TRAINER: Final = Code(positions_first=True, holds_sent=False, receives_at_once=F
 MEGATRON: Final = TRAINER._replace(
     attention="fused", linear="parallel", gate_up="fused", router="dispatched", sums_shared=True,
     adds_gradients=True, workspaces=True, loss="in place", vocab_multiple=128,
-    has=(COMMON | LLAMA.having(*MIXTURE, *QK_NORM).has | TRANSFORMERS["deepseek_v3"].has) - CURVES | {
+    has=(COMMON | LLAMA.having(*MIXTURE, *QK_NORM).has | TRANSFORMERS["deepseek_v3"].has) - CURVES - EACH | {
         *(f"feed_forward.activation {each}" for each in ("silu", "gelu", "gelu_tanh")), "position.kind none",
         "position.kind learned", "position.size", "position.dim", "norm.kind layernorm",
         "feed_forward.routing topk-softmax", "feed_forward.routing softmax-topk", "head.bias"})
@@ -251,10 +269,14 @@ def code(spec: Model, workload: Workload) -> Code:
                         "and --implementation megatron", field="etp")
     if workload.implementation == "torch":
         return TORCH
-    wanted, name = features(spec), spec.modeling
+    wanted, name, head = features(spec), spec.modeling, spec.head
     if workload.implementation in TRAINERS:
         return _trainer(wanted, workload)
     rows = list(TRANSFORMERS.values()) if name is None else [TRANSFORMERS[name]] if name in TRANSFORMERS else []
+    if head.kind == "classifier":  # which has a loss of its own, and whose classes have no other head
+        rows = [row._replace(
+            needs=frozenset(each for each in row.needs if not each.startswith("head.")), shifts_labels=False,
+            loss=row.classifies if head.of == "all" else "plain") for row in rows]
     row = next((row for row in rows if row.needs <= wanted <= row.has), None)
     if row is None:
         if name is not None and rows and wanted <= rows[0].has:
@@ -269,6 +291,8 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.loss not in (None, row.loss):
         what = "casts logits to fp32" if row.loss == "fp32" else "leaves logits as they are"
         raise SpecError(f"transformers' own loss {what}: leave it out", field="loss")
+    if head.kind == "classifier" and head.labels == 1 and workload.phase == "training":
+        raise _not_yet("a regression's loss, of one label, in classes of transformers")
     if row.targets and workload.dtype == "fp16":
         raise _not_yet("what encoder-decoders of transformers clamp in fp16")
     return row

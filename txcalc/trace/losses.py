@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from txcalc.spec import words
 from txcalc.spec.errors import SpecError
-from txcalc.trace import ops, split
+from txcalc.trace import ops, parts, split
 from txcalc.trace.autocast import autocast
 from txcalc.trace.embeddings import TABLE
 from txcalc.trace.kinds import Name
@@ -54,6 +54,8 @@ def loss(t: Trace, spec: Model, scores: Scores) -> None:
             total = _fused(t, "loss", spec, head, logits[0])
         elif head.kind == "lm" and words.number(t.workload.loss):
             total = _chunked(t, "loss", logits)
+        elif getattr(head, "of", "") == "span":
+            total = _span(t, "loss", logits[0])
         else:
             total = cross_entropy(t, "loss", logits[0])
         if scores.pairs is not None:
@@ -88,6 +90,17 @@ def cross_entropy(t: Trace, name: str, logits: Tensor, targets: Tensor | None = 
             t.op(name, "loss", saves=(found, targets, weight), reads=(found, targets), writes=(loss, weight),
                  backward=((ops.to(found),),))
     return loss
+
+
+def _span(t: Trace, name: str, logits: Tensor) -> Tensor:
+    """The mean of two cross-entropies over the positions (b, n, 2), of where a span starts and where it ends."""
+    b, n, _ = logits.shape
+    each = parts.columns(t, name, logits, 1, 1)
+    each = tuple(t.hold(ops.copy(t, name, x.view(b, n), "starts or ends"), "pass") for x in each)
+    with t.frame():
+        targets = [t.hold(ops.made(t, name, b, label="targets")) for _ in each]  # none beyond the last position
+        found = [t.hold(cross_entropy(t, name, x, wanted)) for x, wanted in zip(each, targets, strict=True)]
+        return ops.scaled(t, name, ops.add(t, found[0], found[1], name))
 
 
 def _compiled(t: Trace, name: str, logits: Tensor, targets: Tensor) -> Tensor:

@@ -247,7 +247,7 @@ def _stack(
         else:
             if not t.received(x):
                 x = embeddings.embed(t, spec, stack, x, prefix, positions, types)
-            x = neighbours.padded(t, stack, x if t.code.holds_inputs else t.hold(x))
+            t.embedded, x = () if t.code.holds_inputs else (t.hold(x),), neighbours.padded(t, stack, x)
             around = around._replace(table=embeddings.shared_positions(t, stack, around, x))
         if positions is not None:
             x, made = tables.tables(t, stack, x, positions, tables.rotated(stack), cached=cached)

@@ -189,6 +189,7 @@ class Trace:
     kernels: list[tuple[str, str]] = field(default_factory=list)
     """Attention's kernels that ran, each with why another did not."""
     body: list[Node] = field(default_factory=list)
+    embedded: tuple[Tensor, ...] = ()  # what the first layer reads, where the caller of the stack holds it, not it
     inputs: tuple[Tensor, ...] = ()  # of a part of a run: what is made before it
     results: tuple[Tensor, ...] = ()  # what outlives the run: the loss of a training step, else its outputs
     leaves: tuple[Tensor, ...] = ()  # made to be given a gradient, and so held by autograd

@@ -317,6 +317,11 @@ class Top(nn.Module):
         if out.logits is None or not self.has_loss:
             raise ValueError("a model without a head, or with half of one, has no loss")
         streams = ahead(self.model)
+        if getattr(self.model.head, "of", "") == "span":
+            columns = [each.squeeze(-1).contiguous() for each in out.logits.split(1, dim=-1)]
+            sought = [each.clamp(0, out.logits.shape[1]) for each in targets]
+            start, end = (self.loss(*pair) for pair in zip(columns, sought, strict=True))
+            return (start + end) / 2
         total: Tensor = self.loss(out.logits, targets[0].repeat(1, streams) if streams else targets[0])
         further = self.loss if self.pair_head is None else self.pair_loss
         for logits, wanted in zip(out.extra, targets[1:], strict=True):
@@ -338,9 +343,10 @@ class Top(nn.Module):
                 x = hidden.mean(dim=1)
             case "first+mean":
                 x = torch.cat((hidden[:, 0], hidden[:, self.unpatched :].mean(dim=1)), dim=-1)
-            case "all" | "votes":
+            case "all" | "votes" | "last" | "span":
                 x = hidden
         logits = self._output(x)
+        logits = logits[:, -1] if head.of == "last" else logits
         return logits.mean(dim=1) if head.of == "votes" else logits, ()
 
     def _predicted(self, x: Tensor) -> Any:
