@@ -274,9 +274,8 @@ def code(spec: Model, workload: Workload) -> Code:
         return _trainer(wanted, workload)
     rows = list(TRANSFORMERS.values()) if name is None else [TRANSFORMERS[name]] if name in TRANSFORMERS else []
     if head.kind == "classifier":  # which has a loss of its own, and whose classes have no other head
-        rows = [row._replace(
-            needs=frozenset(each for each in row.needs if not each.startswith("head.")), shifts_labels=False,
-            loss=row.classifies if head.of == "all" else "plain") for row in rows]
+        rows = [row._replace(needs=row.needs - {"head.bias", "head.transform"}, shifts_labels=False,
+                             loss=row.classifies if head.of == "all" else "plain") for row in rows]
     row = next((row for row in rows if row.needs <= wanted <= row.has), None)
     if row is None:
         if name is not None and rows and wanted <= rows[0].has:
