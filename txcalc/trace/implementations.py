@@ -290,8 +290,12 @@ def code(spec: Model, workload: Workload) -> Code:
     if workload.loss not in (None, row.loss):
         what = "casts logits to fp32" if row.loss == "fp32" else "leaves logits as they are"
         raise SpecError(f"transformers' own loss {what}: leave it out", field="loss")
-    if head.kind == "classifier" and head.labels == 1 and workload.phase == "training":
-        raise _not_yet("a regression's loss, of one label, in classes of transformers")
+    if head.kind == "classifier" and spec.input.kind == "tokens":
+        for what, there in {"a regression's loss, of one label,": head.labels == 1 and workload.phase == "training",
+                            "a classifier of a first position without a pooler": head.of == "first" and not spec.pooler,
+                            "a bias of a last position, or none of others,": head.bias == (head.of == "last")}.items():
+            if there:
+                raise _not_yet(f"{what} in classes of transformers")
     if row.targets and workload.dtype == "fp16":
         raise _not_yet("what encoder-decoders of transformers clamp in fp16")
     return row
