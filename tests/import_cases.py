@@ -395,6 +395,11 @@ CASES: dict[str, dict[str, list[Any]]] = {
         "norm_topk_prob": [True, False], "final_logit_softcapping": [None, 20.0]},
     "qwen3_5_text": LLAMA | DELTA,
     "qwen3_5_moe_text": LLAMA | EXPERTS | DELTA | {"num_experts": [5], "shared_expert_intermediate_size": [17]},
+    "qwen4_exp_text": LLAMA | EXPERTS | DELTA | {
+        "num_hidden_layers": [4], "num_experts": [5], "shared_expert_intermediate_size": [17], "hc_count": [2, 3],
+        "hc_lowrank": [7, 13], "indexer_n_heads": [2, 5], "indexer_kv_heads": [1], "indexer_head_dim": [14, 18],
+        "indexer_budget": [6, 12], "indexer_compress_ratio": [2, 3], "norm_topk_prob": [True, False],
+        "layer_types": [None, ["linear_attention", "full_attention", "indexed_attention", "linear_attention"]]},
 }
 
 USUAL = LLAMA | EXPERTS | {

@@ -145,6 +145,10 @@ CASES: dict[str, tuple[list[Values], list[Values], Values]] = {
         text("qwen3_5_moe_text", hidden_size=[32], tie_word_embeddings=[True, False]),
         [{k: v for k, v in QWEN3.items() if k != "deepstack_visual_indexes"}], TIED,
     ),
+    "qwen4_exp": (
+        text("qwen4_exp_text", hidden_size=[32], tie_word_embeddings=[True, False]),
+        [{k: v for k, v in QWEN3.items() if k != "deepstack_visual_indexes"}], TIED,
+    ),
     "llama4": (
         text("llama4_text", tie_word_embeddings=[True, False]),
         [{"hidden_size": [16], "num_hidden_layers": [1, 3], "num_attention_heads": [1, 2, 4],

@@ -130,7 +130,7 @@ def blocks(draw: st.DrawFn, *, rotary: bool, crossing: bool, bare: bool, d: int,
     if whole_keys:
         own["similarity"] = draw(st.sampled_from(("softmax", "collisions")))
     if causal and rotary and bare_core and not (own["differential"] or own["kept_keys"] or whole) and draw(flags):
-        own["indexer"] = {"heads": draw(st.sampled_from((1, own["heads"]))), "head_dim": 10,
+        own["indexer"] = {"heads": draw(st.sampled_from((1, own["heads"]))), "head_dim": 10, "averaged": draw(flags),
                           "block": draw(st.sampled_from((2, 3, 5))), "blocks": draw(st.sampled_from((1, 2, 3)))}
     plain = own["value_dim"] is own["qk_norm"] is own["query_experts"] is own["inner_norm"] is own.get("output_gate")
     if not causal and plain and not rotary and not own["differential"] and draw(flags):
@@ -254,13 +254,15 @@ def in_inputs(position: dict[str, Any]) -> bool:
     return position["kind"] in ("none", "learned", "sinusoidal", "rope")
 
 
-def perhaps_streams(data: dict[str, Any]) -> dict[str, Any]:
+def perhaps_streams(draw: st.DrawFn, data: dict[str, Any]) -> dict[str, Any]:
     """With residual streams, where every sublayer can read a mix of them."""
     blocks = [block for group in data["groups"] for block in group["blocks"]] if data.get("groups") else [data]
     plain = all(block["residual"] == "sequential" and block["norm"]["placement"] in ("pre", "sandwich")
                 and not block.get("tanh_gates") and not block.get("shared_block")
                 and not block.get("adapter") and not (block["attention"] or {}).get("blocks") for block in blocks)
-    return data | {"streams": 3, "layer_scale": False} if plain and not data.get("convolution") else data
+    if not plain or data.get("convolution"):
+        return data
+    return data | {"streams": 3, "layer_scale": False, "mix_rank": draw(st.sampled_from((None, 5)))}
 
 
 @st.composite
@@ -274,8 +276,8 @@ def compressed(draw: st.DrawFn, data: dict[str, Any]) -> dict[str, Any]:
              "feed_forward": draw(feed_forwards()), "norm": draw(norms())}
     return {name: value for name, value in data.items() if name not in {*Block.names(), "groups", "layers"}} | block | {
         "layers": 2, "position": draw(st.sampled_from(({"kind": "none"}, {"kind": "rope", "dim": 4}))), "streams": 2,
-        "sinkhorn": draw(st.sampled_from((None, 1, 3))), "layer_scale": False, "residual_scale": False,
-        "per_layer_embedding": None}
+        "sinkhorn": draw(st.sampled_from((None, 1, 3))), "mix_rank": None, "layer_scale": False,
+        "residual_scale": False, "per_layer_embedding": None}
 
 
 def reach_of(attention: dict[str, Any]) -> str:
@@ -306,7 +308,7 @@ def specs(draw: st.DrawFn) -> Model:
                                        "activation": draw(st.sampled_from(ACTIVATIONS))}
         data = perhaps_altup(data)
     elif draw(st.integers(0, 2)) == 0:
-        data = perhaps_streams(data)
+        data = perhaps_streams(draw, data)
     elif data.get("groups") is None and data["attention"] is not None:
         data["entities"] = draw(st.sampled_from((None, None, {"rows": 43, "width": 5, "tied": draw(flags)})))
         data["contact_head"] = draw(flags)

@@ -24,7 +24,7 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 HYBRIDS = ("mamba", "falcon_mamba", "mamba2", "jamba", "nemotron_h", "granitemoehybrid", "bamba", "minimax",
            "falcon_h1", "kimi_linear", "olmo_hybrid", "lfm2", "zamba", "zamba2",
-           "lfm2_moe", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text")
+           "lfm2_moe", "qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "qwen4_exp_text")
 MIXERS = ("Mixer", "MambaLayer", "GatedDeltaNet", "DeltaAttention", "ShortConv", "LightningAttention")
 """How the names of recurrent layers end."""
 BATCH, SEQ = 2, 11
@@ -63,7 +63,7 @@ def held(cache: Any) -> int:
     """Bytes of keys, values and states of every layer."""
     tensors: list[Any] = [x for x in getattr(cache, "linear_cache", []) if len(x)]  # MiniMax's own
     for layer in cache.layers:
-        tensors += [getattr(layer, name, None) for name in ("keys", "values")]
+        tensors += [getattr(layer, name, None) for name in ("keys", "values", "indexer_keys")]
         for name in ("conv_states", "recurrent_states"):
             tensors += list((getattr(layer, name, None) or {}).values())
     return sum(x.numel() * x.element_size() for x in tensors if x is not None)

@@ -39,7 +39,7 @@ ONE_BY_ONE = {"mistral3", "lighton_ocr"}
 """Whose class packs all images into one sequence, and multiplies each with all others before masking them."""
 RUNS_ALL = {"llama4_text"}
 """Texts of which the library runs all experts on every token."""
-HYBRIDS = {"minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "qwen3_5", "qwen3_5_moe", "lfm2_vl", "lfm3_vl"}
+HYBRIDS = {"minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "lfm2_vl", "lfm3_vl"}
 """Whose text has recurrent layers; these are run, beside their own class, in test_import_hybrids."""
 AVERAGES = {"gemma4"}
 """Whose class takes averages by multiplying with a matrix of them, which is as much work as it has patches."""
@@ -59,8 +59,8 @@ TILES = {"llava_next", "llava_next_video", "llava_onevision"}
 SQUARE_PATCHES = {"kimi_k25", "paddleocr_vl"}
 """Whose patches are given as squares, and not as rows of numbers."""
 PART_TYPES = {name: f"{name}_vision" for name in (
-    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "glm4v", "glm4v_moe", "glm_ocr",
-    "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3",
+    "qwen2_vl", "qwen2_5_vl", "qwen3_vl", "qwen3_vl_moe", "qwen3_5", "qwen3_5_moe", "qwen4_exp", "glm4v", "glm4v_moe",
+    "glm_ocr", "gemma4", "exaone4_5", "kimi_k25", "paddleocr_vl", "cosmos3_edge", "cohere_compass", "video_llama_3",
     "gemma4_unified", "minimax_m3_vl", "ovis2", "minicpmv4_6", "minicpmv4_7", "minicpm_ocr", "lfm3_vl",
     "hunyuan_vl", "got_ocr2", "pp_chart2table", "muse_glimmer", "granite_docling")} | {
     "step3p7": "step3p5_vision",

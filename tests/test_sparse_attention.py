@@ -12,7 +12,7 @@ from txcalc.answer.report import count
 from txcalc.spec.errors import SpecError
 from txcalc.spec.model import Model
 from txcalc.trace.model import trace
-from txcalc.trace.sizes import block_pairs
+from txcalc.trace.sizes import block_pairs, whole_blocks
 from txcalc.trace.workload import Workload
 
 INDEXER = {"heads": 5, "head_dim": 8}
@@ -27,6 +27,8 @@ STACKS: dict[str, dict[str, Any]] = {
     "an indexer in every layer": {"attention": {**ATTENTION, "indexer": INDEXER}},
     "one for two layers": {"groups": [{"repeat": 2, "blocks": [{"attention": {"indexer": INDEXER}}, {}]}]},
     "blocks of keys": {"attention": {"heads": 6, "kv_heads": 3, "head_dim": 6, "indexer": BLOCKS}},
+    "means of blocks": {"attention": {"heads": 6, "kv_heads": 3, "head_dim": 6, "indexer": {
+        **BLOCKS, "heads": 5, "averaged": True}}},
     "one for all, after a layer without": {"groups": [{"blocks": [
         {"attention": {"index_topk": None}}, {"attention": {"indexer": INDEXER}}, {"repeat": 2}]}]},
 }
@@ -118,6 +120,10 @@ def test_cross_attention_takes_no_chunks_from_the_decoder() -> None:
 def test_a_query_sees_whole_blocks_and_its_own_up_to_itself(block: int, blocks: int, past: int) -> None:
     seen = sum((min(blocks, at // block + 1) - 1) * block + at % block + 1 for at in range(past, past + 23))
     assert block_pairs(23, past, block, blocks) == seen
+    ends = [(at + 1) // block for at in range(past, past + 23)]  # of means of whole blocks
+    assert whole_blocks(23, past, block) == sum(ends)
+    seen = sum(min(blocks, whole) * block + (past + i + 1) % block for i, whole in enumerate(ends))
+    assert block_pairs(23, past, block, blocks, whole_ones=True) == seen
 
 
 @pytest.mark.parametrize(("changes", "field"), [

@@ -166,6 +166,7 @@ LETTERS: Final[dict[str, Letter]] = {
     "o_groups": Letter("G_h", "groups of heads that are projected by themselves"),
     "o_rank": Letter("r_o", "columns of such a projection"),
     "sinkhorn": Letter("n_k", "steps that balance what mixes streams"),
+    "mix_rank": Letter("r_m", "bottleneck of the gates that mix streams"),
     "index_topk": Letter("k_c", "keys that a query attends to"),
     "value_dim": Letter("v", "width of a head's values"),
     "key_heads": Letter("H_k", "key heads of the recurrence"),

@@ -9,8 +9,8 @@ from typing import Final
 from txcalc.huggingface.config import Config
 from txcalc.huggingface.decoder import GROUPED, decoder, experts, qkv, rope
 from txcalc.huggingface.importer import decoder_classes
-from txcalc.huggingface.layerwise import all_but, every, layer_types, listed_layers, sparse, windows
-from txcalc.huggingface.rows import Rows, Value, flag, size
+from txcalc.huggingface.layerwise import all_but, every, layer_kinds, layer_types, listed_layers, sparse, windows
+from txcalc.huggingface.rows import RMS, Fields, Rows, Value, flag, size
 
 
 def used_window(c: Config) -> int | None:
@@ -49,15 +49,29 @@ SHARED: Final[Mapping[str, Value]] = {"shared_experts": 1, "shared_d_ff": size("
                                       "shared_gate": True}
 """A shared expert of its own width, behind a gate."""
 
-DELTA: Final = layer_types("linear_attention", all_but(every(size("full_attention_interval", default=4))), {
-    "attention": None, "recurrent": {
-        "kind": "gated-delta", "key_heads": size("linear_num_key_heads"), "value_heads": size("linear_num_value_heads"),
-        "key_dim": size("linear_key_head_dim"), "value_dim": size("linear_value_head_dim"),
-        "conv": size("linear_conv_kernel_dim")}})
+_GATED_DELTA: Final[Mapping[str, Value]] = {"attention": None, "recurrent": {
+    "kind": "gated-delta", "key_heads": size("linear_num_key_heads"), "value_heads": size("linear_num_value_heads"),
+    "key_dim": size("linear_key_head_dim"), "value_dim": size("linear_value_head_dim"),
+    "conv": size("linear_conv_kernel_dim")}}
+_DELTAS: Final = all_but(every(size("full_attention_interval", default=4)))
+DELTA: Final = layer_types("linear_attention", _DELTAS, _GATED_DELTA)
 """Three gated delta-rule layers to each layer of attention."""
 hybrid = partial(decoder, qk_norm="head",
                  attention={**GROUPED, "output_gate": True}, position=rope(part=0.25))
 _IGNORED: Final = "mtp_num_hidden_layers mtp_use_dedicated_embeddings mamba_ssm_dtype mlp_only_layers"
+
+_INDEXER: Final = "indexer_n_heads indexer_kv_heads indexer_head_dim indexer_budget indexer_compress_ratio"
+
+
+def _indexed(c: Config) -> Fields:
+    """Keys that an indexer chooses by means of their blocks."""
+    c.only("indexer_kv_heads", 1)
+    budget, block = c.size("indexer_budget"), c.size("indexer_compress_ratio")
+    if budget % block:
+        raise c.error("indexer_budget", f"must be whole blocks of {block} tokens, got {budget}")
+    return {"attention": {"indexer": {"heads": size("indexer_n_heads"), "head_dim": size("indexer_head_dim"),
+                                      "block": block, "blocks": budget // block, "averaged": True}}}
+
 
 ROWS: Final[Rows] = {
     "qwen2": decoder("Qwen2", bias=qkv(True), layers=[windows(_from_max_window_layers, window=used_window)],
@@ -78,4 +92,14 @@ ROWS: Final[Rows] = {
         decoder_classes("Qwen3_5Moe") | {"Qwen3_5MoeTextModel": "none"}, layers=[DELTA],
         feed_forward=experts(**SHARED), ignore=f"{_IGNORED} intermediate_size",
         only={"attn_output_gate": True, "norm_topk_prob": True, "decoder_sparse_step": 1}),
+    "qwen4_exp_text": hybrid(
+        decoder_classes("Qwen4Exp") | {"Qwen4ExpTextModel": "none"}, norm={**RMS, "placement": "none"},
+        streams=size("hc_count", least=2), mix_rank=size("hc_lowrank"), final_norm=False,
+        feed_forward=experts(**SHARED), layers=[layer_kinds(
+            lambda c, n: ["linear_attention" if delta else "full_attention" for delta in _DELTAS(c, n)],
+            {"linear_attention": _GATED_DELTA, "full_attention": _indexed, "indexed_attention": _indexed},
+            unread=f"{_INDEXER} full_attention_interval")],
+        ignore=f"{_IGNORED} intermediate_size decoder_sparse_step ple_embed_dim ple_conv_kernel_size ngram_size seed "
+               "heads_per_ngram ngram_vocab_size_base make_ngram_vocab_size_divisible_by split_ngram_parts",
+        only={"ple_layer_ids": (None, []), "output_gate_type": (None, "sigmoid", "silu")}),
 }

@@ -313,6 +313,7 @@ ROWS: Final[Rows] = {
     # Qwen 3.5: its text's first layers get no more than the others.
     "qwen3_5": any_size("Qwen3_5", "qwen3_5", "qwen3_5_text", _qwen3, deep=True),
     "qwen3_5_moe": any_size("Qwen3_5Moe", "qwen3_5_moe", "qwen3_5_moe_text", _qwen3, deep=True),
+    "qwen4_exp": any_size("Qwen4Exp", "qwen4_exp", "qwen4_exp_text", _qwen3, deep=True),
     # Cosmos 3: Qwen3-VL as it is; SigLIP 2's layers. Command A+ (Compass): Cohere's text.
     "cosmos3_omni": any_size("Cosmos3Omni", "qwen3_vl", _QWEN3_TEXT, _qwen3, deep=True),
     "cosmos3_edge": Family(_cosmos3_edge, seeing_classes("Cosmos3Edge"), ("cosmos3_edge_text", "cosmos3_edge_vision")),

@@ -22,13 +22,15 @@ class BlockIndexer(Spec):
     """Small heads that score all keys, of which a block's best counts: each chooses blocks for its heads of queries.
 
     Queries and the key of a token, which the heads share and which is cached, come from the input, normed and rotated;
-    a query's own block is always chosen (MiniMax M3).
+    a query's own block is always chosen (MiniMax M3). Where they are ``averaged``, the mean of a block's is normed and
+    rotated, and the heads choose together, of whole blocks: the rest is always seen (Qwen4-Exp).
     """
 
     heads: Size
     head_dim: Size
     block: Annotated[Size, "keys of a block"]
     blocks: Annotated[Size, "the most blocks that a query attends to"]
+    averaged: Annotated[Flag, "keys are means of whole blocks; beside those chosen, a query sees the rest"] = False
 
 
 class Compression(Spec):

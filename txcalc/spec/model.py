@@ -128,6 +128,7 @@ class Stack(Sublayers):
     residual_scale: Annotated[Flag, "what a sublayer's output is added to, times a learned vector (Doge)"] = False
     streams: Annotated[Size | None, "residuals side by side, of which a sublayer reads a mix (arXiv 2409.19606)"] = None
     sinkhorn: Annotated[Size | None, "steps that balance weights by which streams mix (mHC, arXiv 2512.24880)"] = None
+    mix_rank: Annotated[Size | None, "streams are normed, and read by gates of each column behind a bottleneck"] = None
     final_norm: Annotated[Flag, "a norm after the last block"] = True
     causal_mask: Annotated[Flag, "an encoder whose positions see none after them (CLIP's text)"] = False
     share_layers: Annotated[Flag, "every layer uses one set of weights"] = False

@@ -142,8 +142,9 @@ def check_experts(attention: Attention) -> None:
                  "span_convolution", "value_convolution", "query_experts"):
         if attention.indexer is not None and getattr(attention, name) != attention.default(name):
             raise FieldError((name,), "blocks of keys that an indexer chooses have none")
-    if attention.indexer is not None and attention.heads % attention.indexer.heads:
-        raise FieldError(("indexer", "heads"), f"{attention.indexer.heads} does not divide heads {attention.heads}")
+    own = attention.indexer
+    if own is not None and not own.averaged and attention.heads % own.heads:
+        raise FieldError(("indexer", "heads"), f"{own.heads} does not divide heads {attention.heads}")
     if attention.differential and attention.kv_heads % 2:
         raise FieldError(("kv_heads",), "differential attention halves them: an even number")
     if attention.window_border and attention.image_window is None:

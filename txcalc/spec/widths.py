@@ -126,11 +126,13 @@ def _positions(stack: Stack, one_width: bool, path: Loc) -> None:
     for _, block in located_blocks(stack) if stack.streams is not None else ():
         scaled = stack.layer_scale or block.tanh_gates or block.adapter or block.convolution or getattr(
             block.attention, "blocks", None) or getattr(stack, "per_layer_embedding", None)
-        if scaled or block.residual != "sequential" or block.norm.placement not in ("pre", "sandwich"):
+        normed = ("pre", "sandwich", *(() if stack.mix_rank is None else ("none",)))
+        if scaled or block.residual != "sequential" or block.norm.placement not in normed:
             raise FieldError((*path[:-2], "streams"), "each sublayer reads a mix of them through a norm, and adds to "
                              "each: residual sequential, norm.placement pre or sandwich, and nothing beside")
-    if stack.sinkhorn is not None and stack.streams is None:
-        raise FieldError((*path[:-2], "sinkhorn"), "needs streams")
+    for name in ("sinkhorn", "mix_rank"):
+        if getattr(stack, name) is not None and (stack.streams is None or (name == "mix_rank" and stack.sinkhorn)):
+            raise FieldError((*path[:-2], name), f"needs streams{', which nothing balances' if name[0] == 'm' else ''}")
     if stack.residual_scale and (stack.streams is not None or any(
             block.residual != "sequential" or block.bottleneck for _, block in located_blocks(stack))):
         raise FieldError((*path[:-2], "residual_scale"), "needs residual: sequential everywhere, and no streams")

@@ -8,7 +8,7 @@ from txcalc.trace import curves, norms, ops, parts, split
 from txcalc.trace.cache import extend, grow, hides, kv_cache, padded
 from txcalc.trace.cores import Core, Heads, Span, attend
 from txcalc.trace.record import Trace
-from txcalc.trace.sizes import Product, block_pairs, least, several, visible_pairs
+from txcalc.trace.sizes import Product, block_pairs, least, several, visible_pairs, whole_blocks
 from txcalc.trace.tensors import Number, Tensor
 
 if TYPE_CHECKING:
@@ -178,8 +178,8 @@ def choose_keys(
 
 
 def choose_blocks(t: Trace, spec: BlockIndexer, x: Tensor, span: Span, past: Number) -> Span:
-    """Scores of every (query, key) pair, in which the best blocks of keys are found, without a gradient (MiniMax M3);
-    the span of what a query then sees."""
+    """Scores of every (query, key) pair, in which the best blocks of keys are found, without a gradient (MiniMax M3),
+    or of pairs with means of whole blocks (Qwen4-Exp); the span of what a query then sees."""
     b, n, d = x.shape
     heads, size, keys = spec.heads, spec.head_dim, span.keys
     with t.scope("indexer"):
@@ -188,9 +188,12 @@ def choose_blocks(t: Trace, spec: BlockIndexer, x: Tensor, span: Span, past: Num
             t.op(f"{name}_norm", "norm", weights={"weight": (size,)})
         queries = t.tensor(b, n, heads * size, label="index queries")
         index_keys = t.tensor(b, keys, size, label="index keys")
-        scores = t.tensor(b, heads, n, keys, label="index scores", scores=True)
-        t.op("scores", "core", products=(Product(b * heads, n, keys, size, size * span.pairs, backward=0),),
-             reads=(queries, index_keys), writes=(scores,), reach=span.reach)
+        met = keys // spec.block if spec.averaged else keys
+        scores = t.tensor(b, heads, n, met, label="index scores", scores=True)
+        product = Product(b * heads, n, keys, size, size * span.pairs, backward=0)
+        if spec.averaged:  # as many as are whole, query by query
+            product = Product(b * heads, 1, whole_blocks(n, past, spec.block), size, backward=0)
+        t.op("scores", "core", products=(product,), reads=(queries, index_keys), writes=(scores,), reach=span.reach)
         t.op("best", "elementwise", reads=(scores,), writes=(
             t.tensor(b, heads, n, -(-keys // spec.block), label="best of blocks", scores=True),))
-    return span._replace(pairs=block_pairs(n, past, spec.block, spec.blocks))
+    return span._replace(pairs=block_pairs(n, past, spec.block, spec.blocks, whole_ones=spec.averaged))

@@ -291,7 +291,7 @@ def _stack(
             for held in (each for pair in (around.shared or {}).values() for each in pair):
                 t.hold(held)
         x = neighbours.cut(t, stack, x, n)
-        x = x if stack.streams is None else mixed(t, "final_streams", x, adds=False)[0]
+        x = x if stack.streams is None else mixed(t, "final_streams", x, adds=False, rank=stack.mix_rank)[0]
         x = x if alternates is None else altup.closed(t, alternates, x)
         x = norms.norm(t, "final_norm", x, stack.norm) if stack.final_norm else x
         return ops.dropout(t, "final_dropout", x) if t.code.drops_last else x
@@ -369,7 +369,7 @@ def _residual(t: Trace, name: str, block: Sublayers, stack: Stack, around: Aroun
         if stack.sinkhorn is not None:
             read, weights, kept = balanced(t, f"{name}_streams", x, stack.sinkhorn)
         elif stack.streams is not None:
-            read, weights = mixed(t, f"{name}_streams", x, adds=True)
+            read, weights = mixed(t, f"{name}_streams", x, adds=True, rank=stack.mix_rank)
         read = with_shared(t, block, around, read) if name == "recurrent" else read
         h = norms.before(t, name, read, block) if place in ("pre", "sandwich") else read
         if t.code.holds_sublayers == "layer" or (local and attends):

@@ -68,13 +68,23 @@ def visible_pairs(
     return new - reach * (reach + 1) + 2 * new * reach
 
 
-def block_pairs(new: Number, past: Number, block: Number, blocks: Number) -> Number:
-    """Pairs where a query sees its own block, up to itself, and of those before it the ``blocks`` - 1 best."""
+def block_pairs(new: Number, past: Number, block: Number, blocks: Number, *, whole_ones: bool = False) -> Number:
+    """Pairs where a query sees its own block, up to itself, and of those before it the ``blocks`` - 1 best, or, of
+    ``whole_ones``, the ``blocks`` best that end with it or before, and what comes after the last of these."""
     def seen(tokens: Number) -> Number:
         whole = least(tokens, block * blocks)
         rest = tokens - whole
-        return _causal_pairs(whole, None) + rest * (blocks - 1) * block + _chunked_pairs(rest, block)
+        others = blocks * rest - rest // block if whole_ones else (blocks - 1) * rest
+        return _causal_pairs(whole, None) + others * block + _chunked_pairs(rest, block)
     return seen(past + new) - seen(past)
+
+
+def whole_blocks(new: Number, past: Number, block: Number) -> Number:
+    """Blocks that end with a query or before, of all queries together."""
+    def before(tokens: Number) -> Number:
+        whole = tokens // block
+        return block * (whole * (whole - 1) // 2) + whole * (tokens - whole * block + 1)
+    return before(past + new) - before(past)
 
 
 def _causal_pairs(tokens: Number, window: Number | None) -> Number:

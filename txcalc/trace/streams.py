@@ -20,9 +20,26 @@ def spread(t: Trace, x: Tensor, count: Number) -> Tensor:
     return t.op("streams", "elementwise", reads=(x,), writes=(y,), backward=((ops.to(x),),))
 
 
-def mixed(t: Trace, name: str, x: Tensor, *, adds: bool) -> tuple[Tensor, Tensor | None]:
-    """The sum of streams (b, n, count, d) that is read, and the weights with which an output ``adds`` to them."""
+def mixed(t: Trace, name: str, x: Tensor, *, adds: bool, rank: Number | None) -> tuple[Tensor, Tensor | None]:
+    """The sum of streams (b, n, count, d) that is read, and the weights with which an output ``adds`` to them.
+
+    ``rank``: of what gates every column of the streams, which are normed: then the mean of those is read (Qwen4-Exp).
+    """
     b, n, count, d = x.shape
+    if rank is not None:
+        with t.scope(name, component="streams"):
+            normed = norms.norm(t, "norm", x, norms.RMS, weight_shape=(count, d))
+            flat = normed.view(b, n, count * d)
+            hidden = curves.activation(t, "hidden", ops.scaled(t, "mean", ops.linear(t, "down", flat, rank)), "silu")
+            gates = curves.activation(t, "gates", ops.linear(t, "up", hidden, count * d), "sigmoid").view(*x.shape)
+            t.op("gated", "product", saves=(gates, normed), reads=(gates, normed),
+                 writes=(gated := ops.like(t, x, "gated streams"),), backward=((ops.to(gates),), (ops.to(normed),)))
+            summed = t.tensor(b, n, d, label="mix of streams")
+            t.op("read", "elementwise", reads=(gated,), writes=(summed,), backward=((ops.to(gated),),))
+            if not adds:
+                return summed, None
+            weights = ops.scaled(t, "mean", ops.linear(t, "weights", flat, count))
+            return summed, ops.scaled(t, "added_weights", curves.activation(t, "activation", weights, "sigmoid"))
     sets = 2 if adds else 1
     with t.scope(name, component="streams"):
         flat = norms.norm(t, "norm", x.view(b, n, count * d), norms.RMS._replace(scale=False))

@@ -129,7 +129,7 @@ class ChosenBlocks(nn.Module):
     def __init__(self, plan: BlockIndexer, d_model: int, heads: int, rotary: nn.Module | None) -> None:
         super().__init__()
         self.heads, self.block, self.blocks, self.rotary = plan.heads, plan.block, plan.blocks, rotary
-        self.times = heads // plan.heads
+        self.times, self.averaged = heads // plan.heads, plan.averaged
         self.q = nn.Linear(d_model, plan.heads * plan.head_dim, bias=False)
         self.k = nn.Linear(d_model, plan.head_dim, bias=False)
         self.q_norm, self.k_norm = (Normalization(Norm(kind="rmsnorm", eps=1e-6), plan.head_dim) for _ in range(2))
@@ -138,7 +138,10 @@ class ChosenBlocks(nn.Module):
     @torch.no_grad()
     def forward(self, x: Tensor, past: int, cache: LayerCache | None) -> Tensor:
         """(b, n, d) to what is added to the scores, (b, h, n, t)."""
-        q, k = self.q_norm(self.q(x).unflatten(-1, (self.heads, -1))), self.k_norm(self.k(x)).unsqueeze(2)
+        q, k = self.q_norm(self.q(x).unflatten(-1, (self.heads, -1))), self.k(x).unsqueeze(2)
+        if self.averaged:
+            return self._of_means(q if self.rotary is None else self.rotary(q, past), k, past, cache)
+        k = self.k_norm(k)
         if self.rotary is not None:
             q, k = self.rotary(q, past), self.rotary(k, past)
         if cache is not None:
@@ -151,6 +154,24 @@ class ChosenBlocks(nn.Module):
         chosen = best.topk(min(self.blocks, best.shape[-1]), dim=-1).indices
         hidden = torch.full_like(best, -math.inf).scatter(-1, chosen, 0.0)
         return hidden.repeat_interleave(self.block, -1)[..., :t].repeat_interleave(self.times, 1)
+
+    def _of_means(self, q: Tensor, k: Tensor, past: int, cache: LayerCache | None) -> Tensor:
+        """The same for (b, 1, n, t), of blocks that end with a query or before, and of what comes after these."""
+        if cache is not None:
+            (k,) = cache.index.extend(k)
+            k = k.transpose(1, 2) if k.shape[2] != 1 else k
+        (b, n, *_), t = q.shape, k.shape[1]
+        means = self.k_norm(k[:, : t - t % self.block].unflatten(1, (-1, self.block)).mean(2))
+        if self.rotary is not None and t >= self.block:  # where a block begins
+            means = self.rotary(means.repeat_interleave(self.block, 1), 0)[:, :: self.block]
+        hidden = q.new_full((b, 1, n, t), -math.inf)
+        for i in range(n):
+            whole = (past + i + 1) // self.block
+            hidden[:, :, i, whole * self.block : past + i + 1] = 0.0
+            scores = torch.matmul(q[:, i], means[:, :whole, 0].mT).relu().sum(1)
+            chosen = torch.full_like(scores, -math.inf).scatter(-1, scores.topk(min(self.blocks, whole)).indices, 0.0)
+            hidden[:, 0, i, : whole * self.block] = chosen.repeat_interleave(self.block, -1)
+        return hidden
 
 
 class Differences(nn.Module):

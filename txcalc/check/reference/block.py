@@ -39,7 +39,7 @@ from txcalc.check.reference.layers import (
     contexts,
     dense,
 )
-from txcalc.check.reference.mixes import BalancedStreams, ChannelMix, NormGate, Streams
+from txcalc.check.reference.mixes import ChannelMix, NormGate, streams
 from txcalc.check.reference.per_layer import LayerInput
 from txcalc.check.reference.recurrent import AnyRecurrence, build_recurrence
 from txcalc.check.reference.shared_blocks import SharedTransformer, SharedUse
@@ -179,7 +179,7 @@ class Block(nn.Module):
     def __init__(
         self, block: Sublayers, d_model: int, options: Options, tables: PositionTables, *, scaled: bool,
         memory: int | None, per_layer: PerLayerEmbedding | None = None, alone: bool = False,
-        streams: int | None = None, sinkhorn: int | None = None, kept: bool = False, altup: AltUp | None = None,
+        stack: Stack | None = None, kept: bool = False, altup: AltUp | None = None,
         shared: Mapping[str, SharedTransformer] | None = None,
     ) -> None:
         super().__init__()
@@ -232,9 +232,8 @@ class Block(nn.Module):
         for name, (before, after) in widths.items():
             if getattr(block, name) is not None and kept:
                 self.register_parameter(f"{name}_residual", nn.Parameter(torch.ones(before)))
-            if getattr(block, name) is not None and streams is not None:
-                self.add_module(f"{name}_streams", Streams(streams, before, adds=True) if sinkhorn is None
-                                else BalancedStreams(streams, before, sinkhorn))
+            if getattr(block, name) is not None and stack is not None and stack.streams is not None:
+                self.add_module(f"{name}_streams", streams(stack, before, adds=True))
             if getattr(block, name) is not None:
                 self._add_norms(name, norm, before, after)
 
@@ -329,7 +328,7 @@ class Block(nn.Module):
         mix = self._modules.get(f"{name}_streams")
         if mix is not None:
             read, weights, *mixed = mix(x)
-            y = run(self._norm(f"{name}_norm", read))
+            y = run(read if self.placement == "none" else self._norm(f"{name}_norm", read))
             y = self._norm(f"{name}_post_norm", y) if self.placement == "sandwich" else y
             return (mixed[0] if mixed else x) + weights * y.unsqueeze(2)
         match self.placement:

@@ -12,6 +12,7 @@ from txcalc.check.reference.attention import SelfAttention
 from txcalc.check.reference.cache import State
 from txcalc.check.reference.layers import Dense, Normalization, Options, activate, dropout_or_nothing
 from txcalc.spec import layers, rnn
+from txcalc.spec.model import Stack
 
 
 class HeadLinear(nn.Module):
@@ -177,6 +178,37 @@ class Streams(nn.Module):
         weights = self.weights(F.rms_norm(x.flatten(2), (self.columns,), eps=1e-5)).unflatten(-1, (self.sets, -1))
         read, *added = torch.sigmoid(weights * self.scale + self.offset).unbind(2)
         return ((read + 1e-6).unsqueeze(-1) * x).sum(dim=2), *((2 * each + 1e-6).unsqueeze(-1) for each in added)
+
+
+class GatedStreams(nn.Module):
+    """Normed streams, of which a gate of every column is read, through a bottleneck (Qwen4-Exp)."""
+
+    def __init__(self, count: int, width: int, rank: int, *, adds: bool) -> None:
+        super().__init__()
+        self.count = count
+        self.norm = Normalization(layers.Norm(kind="rmsnorm", bias=False), width, count)
+        self.down, self.up = nn.Linear(count * width, rank, bias=False), nn.Linear(rank, count * width, bias=False)
+        self.weights = nn.Linear(count * width, count, bias=False) if adds else None
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Streams (b, n, count, d) to (b, n, d), and the weights (b, n, count, 1) of a sublayer's output."""
+        normed = self.norm(x)
+        flat = normed.flatten(2)
+        gates = torch.sigmoid(self.up(F.silu(self.down(flat) / self.count))).view_as(x)
+        read = (gates * normed).mean(2)
+        return (read,) if self.weights is None else (
+            read, 2 * torch.sigmoid(self.weights(flat) / self.count).unsqueeze(-1))
+
+
+def streams(stack: Stack, width: int, *, adds: bool) -> nn.Module | None:
+    """What reads a stack's residual streams, and says how an output ``adds`` to them; none: it has none."""
+    if stack.streams is None:
+        return None
+    if stack.mix_rank is not None:
+        return GatedStreams(stack.streams, width, stack.mix_rank, adds=adds)
+    if stack.sinkhorn is not None and adds:
+        return BalancedStreams(stack.streams, width, stack.sinkhorn)
+    return Streams(stack.streams, width, adds=adds)
 
 
 class BalancedStreams(nn.Module):

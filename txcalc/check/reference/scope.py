@@ -13,7 +13,7 @@ _SUBLAYERS = {"shared_block", "attention", "recurrent", "cross_attention", "feed
               "convolution", "bottleneck", "tanh_gates", "norm", "residual"}
 _STACK = _SUBLAYERS | {
     "layers", "input", "position", "embedding_norm", "embedding_norm_scale", "layer_scale", "residual_scale", "streams",
-    "sinkhorn",
+    "sinkhorn", "mix_rank",
     "final_norm", "causal_mask", "share_layers", "groups",
 }
 _CELL = {"kind", "hidden", "bias", "bidirectional", "attends", "initial"}
@@ -64,7 +64,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
         "kind", "heads", "q_rank", "kv_rank", "nope_dim", "rope_dim", "value_dim", "bias", "scale", "index_topk",
         "indexer", "interleaved", "window", "sinks", "output_gate", "gate_over", "rope_norm", "joint",
     },
-    compression.BlockIndexer: {"heads", "head_dim", "block", "blocks"},
+    compression.BlockIndexer: {"heads", "head_dim", "block", "blocks", "averaged"},
     compression.Indexer: {"heads", "head_dim"},
     compression.Compression: {"rate", "overlaps", "index_topk", "indexer"},
     compression.Compressed: {"kind", "heads", "head_dim", "q_rank", "o_groups", "o_rank", "window", "compression"},

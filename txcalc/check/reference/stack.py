@@ -25,7 +25,7 @@ from txcalc.check.reference.layers import (
     Repeated,
     dropout_or_nothing,
 )
-from txcalc.check.reference.mixes import Streams
+from txcalc.check.reference.mixes import streams
 from txcalc.check.reference.per_layer import PerLayerInputs
 from txcalc.check.reference.shared_blocks import SharedTransformer
 from txcalc.spec.facts import (
@@ -147,7 +147,7 @@ class StackModules(nn.Module):
                 lambda: Bottlenecked(block, self.width, options, positions) if block.bottleneck else Block(
                     block, self.width, options, positions, scaled=stack.layer_scale,
                               alone=model.unread_memory is not None, memory=memory or model.unread_memory,
-                              per_layer=per_layer, streams=stack.streams, sinkhorn=stack.sinkhorn,
+                              per_layer=per_layer, stack=stack,
                               kept=stack.residual_scale,
                               altup=altup, shared=cast(dict[str, SharedTransformer], self.shared_blocks)), count
             )
@@ -164,7 +164,7 @@ class StackModules(nn.Module):
                 )
                 for group in stack.groups
             )
-        self.final_streams = None if stack.streams is None else Streams(stack.streams, self.width, adds=False)
+        self.final_streams = streams(stack, self.width, adds=False)
         self.final_norm = Normalization(stack.norm, self.width) if stack.final_norm else nn.Identity()
 
     def _add_positions(self, stack: Stack, width: int, options: Options) -> None:
