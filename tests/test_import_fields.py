@@ -197,6 +197,7 @@ def test_what_would_be_a_wrong_number_is_refused_by_name(more: dict[str, Any], f
     ("starcoder2", {"activation_function": "gelu"}),
     ("dinov2_with_registers", {"interpolate_antialias": True, "interpolate_offset": 0.0}),
     ("nemotron", {"rope_percent": 0.5}),
+    ("blip_vision_model", {"num_channels": 3, "dropout": 0.0}),
     ("ernie4_5", {"compression_ratio": 1.0}),
     ("minimax_m2", {"mlp_intermediate_size": 8192, "layernorm_mlp_beta": 1.0, "sliding_window": None}),
 ])

@@ -50,9 +50,10 @@ MODELS: Final[Rows] = (
     ("distances of every sequence", lambda spec: getattr(spec.position, "of_sequences", False)),
     ("vectors of segments or masked tokens", lambda spec: getattr(spec.position, "segments", False) or (
         spec.input.kind == "tokens" and spec.input.mask_token)),
-    ("distances along sides of images, or patches that overlap", lambda spec: any(
-        s is not None and (s.position.kind in ("decomposed", "continuous") or getattr(s.input, "kernel", None))
-        for s in (spec, spec.encoder, spec.tower))),
+    ("patches that overlap", lambda spec: any(
+        s is not None and getattr(s.input, "kernel", None) for s in (spec, spec.encoder, spec.tower))),
+    ("positions of distances along the sides of images", lambda spec: any(
+        s is not None and s.position.kind in ("decomposed", "continuous") for s in (spec, spec.encoder, spec.tower))),
     ("a norm of embeddings without weights", lambda spec: spec.embedding_norm and not spec.embedding_norm_scale),
     ("an autoencoder of images", lambda spec: spec.autoencoder is not None),
     ("alternating updates", lambda spec: spec.altup is not None),

@@ -147,6 +147,14 @@ class Config:
             return None
         return value
 
+    def factor(self, name: str) -> float:
+        """A number above 0."""
+        value = self.number(name)
+        if value is None or value <= 0:
+            self._note(name, f"must be a number above 0, got {shown(value)}")
+            return 1.0
+        return value
+
     def choice(self, name: str, known: Mapping[Any, Any], default: Any = REQUIRED) -> Any:
         """The entry of ``known`` for the field's value; a value that it does not know is a problem."""
         value = self.take(name, default=default)

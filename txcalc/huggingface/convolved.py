@@ -85,7 +85,7 @@ def _swift(c: Config, kind: str) -> Data:
     c.ignore("drop_mlp_rate", "drop_conv_encoder_rate", "batch_norm_eps", "tie_word_embeddings",
              "layer_scale_init_value")
     c.only("use_layer_scale", True)
-    depths, image, ratio = listed(c, "depths"), side_of(c, "image_size"), c.number("mlp_ratio") or 0
+    depths, image, ratio = listed(c, "depths"), side_of(c, "image_size"), c.factor("mlp_ratio")
     widths, down, kernel = listed(c, "embed_dims", len(depths)), c.take("downsamples"), side_of(c, "down_patch_size")
     stride, act = side_of(c, "down_stride"), ACT(c)
     c.only("down_pad", kernel // 2, [kernel // 2] * 2)

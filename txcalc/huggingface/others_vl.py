@@ -182,7 +182,7 @@ def _janus(c: Config, kind: str) -> Data:
     image.ignore("num_image_tokens", "hidden_dropout_rate", "projection_dropout")
     layer = {"width": spec["d_model"], "activation": image.choice("hidden_act", ACTIVATIONS), "bias": True}
     tower = vit_tower(image, input=patches(class_tokens=0), attention=attention(qkv("attention_bias")), feed_forward={
-        "d_ff": int(image.size("hidden_size") * (image.number("mlp_ratio") or 0)), "activation": layer["activation"],
+        "d_ff": int(image.size("hidden_size") * image.factor("mlp_ratio")), "activation": layer["activation"],
         "bias": True})
     projector = {"hidden": [layer] * (image.size("depth") - 1), "bias": True}
     image.finish()

@@ -152,7 +152,7 @@ def _qwen2_text(c: Config, kind: str) -> Data:
 
 
 def _qwen2(c: Config) -> Data:
-    width = int(c.size("embed_dim") * (c.number("mlp_ratio") or 0))
+    width = int(c.size("embed_dim") * c.factor("mlp_ratio"))
     return frames(c, d_model="embed_dim", feed_forward=plain(d_ff=width))
 
 

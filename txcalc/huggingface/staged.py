@@ -49,7 +49,7 @@ def _swin(prefix: str, *, final_norm: bool, continuous: bool = False) -> Family:
                 raise c.error("window_size", f"{side} x {side} patches of {width} columns, stage {i + 1}, do not fall "
                               f"into windows, squares and {heads} heads")
             blocks.append({"repeat": depth, "feed_forward": {
-                "d_ff": int(width * (c.number("mlp_ratio") or 0)), "activation": ACT(c), "bias": True}, "attention": {
+                "d_ff": int(width * c.factor("mlp_ratio")), "activation": ACT(c), "bias": True}, "attention": {
                 "heads": heads, "head_dim": width // heads, "image_window": own, "bias": bias, **more}})
             if i + 1 < len(depths):
                 blocks.append({**MERGES, "recurrent": {"kind": "image-convolutions", "layers": [

@@ -66,7 +66,7 @@ def _step3p7(c: Config, kind: str) -> Data:
     d = image.size("hidden_size")
     tower = vit_tower(image, embedding_norm=True, final_norm=False, layer_scale=True, input=patches(
         bias=False, class_tokens=0), feed_forward={
-            "d_ff": int(d * (image.number("mlp_ratio") or 0)), "bias": True,
+            "d_ff": int(d * image.factor("mlp_ratio")), "bias": True,
             "activation": vit_tower(image)["feed_forward"]["activation"]})
     rotates_both_ways(image, "num_attention_heads", d)
     image.finish()

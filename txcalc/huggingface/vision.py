@@ -158,7 +158,7 @@ _beit: Final = partial(
 
 def _dinov2_feed(c: Config) -> Part:
     """The giant has a gated feed-forward."""
-    width = int(c.size("hidden_size") * (c.number("mlp_ratio") or 0))
+    width = int(c.size("hidden_size") * c.factor("mlp_ratio"))
     if width < 1:
         raise c.error("mlp_ratio", "must make a feed-forward of at least 1")
     if c.flag("use_swiglu_ffn"):
@@ -250,7 +250,7 @@ def _clip_vision(prefix: str, heads: Heads = _PROJECTED) -> Family:
 def _blip(prefix: str, own: Part | None = None) -> Family:
     """BLIP's image encoder, in colours: normed once more, its class token is the vector of an image."""
     return images({f"{prefix}VisionModel": "none"}, ignore="projection_dim", input=patches(channels=3),
-                  attention=own or attention(qkv("qkv_bias")))
+                  only={"num_channels": 3}, attention=own or attention(qkv("qkv_bias")))
 
 
 def _pair(prefix: str, family: str, head: Part, *, only: Only | None = None) -> Family:
