@@ -38,7 +38,8 @@ def model(**fields: Any) -> Model:
     return Model.from_data({**BASE, **fields})
 
 
-@pytest.mark.parametrize("name", STACKS)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=[pytest.mark.slow] * (name == "means of blocks"))
+                                  for name in STACKS])
 def test_the_reference_agrees(name: str) -> None:
     pytest.importorskip("torch")
     from txcalc.check.validate import validate

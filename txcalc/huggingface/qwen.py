@@ -100,6 +100,7 @@ ROWS: Final[Rows] = {
             {"linear_attention": _GATED_DELTA, "full_attention": _indexed, "indexed_attention": _indexed},
             unread=f"{_INDEXER} full_attention_interval")],
         ignore=f"{_IGNORED} intermediate_size decoder_sparse_step ple_embed_dim ple_conv_kernel_size ngram_size seed "
-               "heads_per_ngram ngram_vocab_size_base make_ngram_vocab_size_divisible_by split_ngram_parts",
+               "heads_per_ngram ngram_vocab_size_base make_ngram_vocab_size_divisible_by split_ngram_parts "
+               "number_of_conv_states",
         only={"ple_layer_ids": (None, []), "output_gate_type": (None, "sigmoid", "silu")}),
 }

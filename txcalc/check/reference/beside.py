@@ -164,14 +164,17 @@ class ChosenBlocks(nn.Module):
         means = self.k_norm(k[:, : t - t % self.block].unflatten(1, (-1, self.block)).mean(2))
         if self.rotary is not None and t >= self.block:  # where a block begins
             means = self.rotary(means.repeat_interleave(self.block, 1), 0)[:, :: self.block]
-        hidden = q.new_full((b, 1, n, t), -math.inf)
-        for i in range(n):
-            whole = (past + i + 1) // self.block
-            hidden[:, :, i, whole * self.block : past + i + 1] = 0.0
-            scores = torch.matmul(q[:, i], means[:, :whole, 0].mT).relu().sum(1)
-            chosen = torch.full_like(scores, -math.inf).scatter(-1, scores.topk(min(self.blocks, whole)).indices, 0.0)
-            hidden[:, 0, i, : whole * self.block] = chosen.repeat_interleave(self.block, -1)
-        return hidden
+        at, keys = torch.arange(past + 1, past + n + 1, device=q.device)[:, None], torch.arange(t, device=q.device)
+        hidden = torch.zeros(n, t, device=q.device).masked_fill(
+            (keys < at // self.block * self.block) | (keys >= at), -math.inf).to(q.dtype)
+        best = q.new_full((b, n, t // self.block), -math.inf)
+        for whole in range(max((past + 1) // self.block, 1), (past + n) // self.block + 1):  # queries of as many
+            some = slice(max(whole * self.block - past - 1, 0), (whole + 1) * self.block - past - 1)
+            scores = torch.matmul(q[:, some], means[:, None, :whole, 0].mT).relu().sum(2)
+            chosen = scores.topk(min(self.blocks, whole)).indices
+            best[:, some, :whole] = torch.full_like(scores, -math.inf).scatter(-1, chosen, 0.0)
+        seen = best.repeat_interleave(self.block, -1)
+        return torch.maximum(F.pad(seen, (0, t - seen.shape[-1]), value=-math.inf), hidden).unsqueeze(1)
 
 
 class Differences(nn.Module):
