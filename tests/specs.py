@@ -276,8 +276,8 @@ def compressed(draw: st.DrawFn, data: dict[str, Any]) -> dict[str, Any]:
              "feed_forward": draw(feed_forwards()), "norm": draw(norms())}
     return {name: value for name, value in data.items() if name not in {*Block.names(), "groups", "layers"}} | block | {
         "layers": 2, "position": draw(st.sampled_from(({"kind": "none"}, {"kind": "rope", "dim": 4}))), "streams": 2,
-        "sinkhorn": draw(st.sampled_from((None, 1, 3))), "mix_rank": None, "layer_scale": False,
-        "residual_scale": False, "per_layer_embedding": None}
+        "mix_rank": None, **draw(st.sampled_from(({"sinkhorn": 1}, {"sinkhorn": 3}, {"mix_rank": 5}, {}))),
+        "layer_scale": False, "residual_scale": False, "per_layer_embedding": None}
 
 
 def reach_of(attention: dict[str, Any]) -> str:

@@ -330,8 +330,7 @@ class Model(Stack):
         for path, block in located_blocks(self.encoder) if self.encoder else []:
             if block.cross_attention is not None:
                 raise FieldError(("encoder", *path, "cross_attention"), "an encoder has nothing to attend to")
-        stacks = [self, *([self.encoder] if self.encoder else [])]
-        reads_tokens = any(isinstance(stack.input, TokenInput) for stack in stacks)
+        reads_tokens = any(s is not None and isinstance(s.input, TokenInput) for s in (self, self.encoder))
         if self.vocab is None and (reads_tokens or isinstance(self.head, LMHead)):
             raise FieldError(("vocab",), "required field is missing")
         if isinstance(self.head, LMHead) and self.head.tied and not reads_tokens:
