@@ -52,11 +52,11 @@ def on_rank(op: Op, t: Trace, size: int, tp: int) -> Fraction:
     return Fraction(size, tp)
 
 
-def work(t: Trace, of: Engine, setup: Setup) -> Iterator[Amount]:
-    """Working memory and what is outside PyTorch."""
+def work(t: Trace, of: Engine, setup: Setup, masked: int = 0) -> Iterator[Amount]:
+    """Working memory and what is outside PyTorch. ``masked``: cells that masks are of."""
     if "logits of a pass" in of.rules:
         rule = of.rules["logits of a pass"]
-        yield Amount("compute buffer", compute_buffer(t, of, setup), rule.source, "estimate")
+        yield Amount("compute buffer", compute_buffer(t, of, setup, masked), rule.source, "estimate")
     if "rotary tables" in of.rules:
         yield Amount("rotary tables", rotary_tables(t), of.rules["rotary tables"].source)
     if setup.loras:
@@ -115,14 +115,17 @@ def activation_peak(t: Trace, of: Engine, chunk: int, users: int, tp: int = 1) -
     return int(max(sampler + hidden, 3 * chunk * _inner(model, tp) * width + 4 * hidden))
 
 
-def compute_buffer(t: Trace, of: Engine, setup: Setup) -> int:
-    """An estimate of llama.cpp's buffer for a micro-batch in fp32, while the context is short: logits and hidden
-    states, or a feed-forward layer."""
+def compute_buffer(t: Trace, of: Engine, setup: Setup, masked: int) -> int:
+    """An estimate of llama.cpp's buffer for a micro-batch in fp32: logits and hidden states, an attention layer while
+    its masks are made, or a feed-forward layer beside them."""
     rows, d = min(setup.chunk, setup.context), t.model.d_model
     every = of.value("logits of a pass") == "of every token"
     logits = (rows if every else setup.users or of.value("sequences")) * (t.model.vocab or 0)
     inner, hidden = of.value("feed-forward of a pass")
-    return int(4 * max(logits + rows * d, rows * (inner * _inner(t.model) + hidden * d)))
+    heads = max((block.attention.heads * getattr(block.attention, "head_dim", 0)
+                 for _, block in located_blocks(t.model) if block.attention is not None), default=0)
+    return int(max(4 * (logits + rows * d), rows * (masked * of.value("masks of a pass") + 4 * (2 * heads + 3 * d)),
+                   rows * (2 * masked + 4 * (inner * _inner(t.model) + hidden * d))))
 
 
 def _inner(model: Model, tp: int = 1) -> int:

@@ -113,9 +113,7 @@ def is_newer(found: Engine) -> bool:
     return _number(found.version)[:len(newest)] > newest
 
 
-BUNDLES: Final[Mapping[str, Mapping[str, Any]]] = {
-    "transformers": {"implementation": "transformers", "logits": "last"},
-}
+BUNDLES: Final[Mapping[str, Mapping[str, Any]]] = {"transformers": {"implementation": "transformers", "logits": "last"}}
 """Engines that set nothing aside, and what of a workload each stands for."""
 
 
@@ -254,9 +252,8 @@ class _Pages:
 
     def __init__(self, found: Sequence[Layers], of: Engine, setup: Setup) -> None:
         self.of, self.in_flight = of, setup.chunk * of.value("batches in flight", 1)
-        latent = any(each.kind == "latent" for each in found)
-        self.block = setup.block or of.value("latent block", {}).get(
-            setup.architecture if latent else "", of.value("block"))
+        blocks = of.value("latent block", {}) if any(each.kind == "latent" for each in found) else {}
+        self.block = setup.block or blocks.get(setup.architecture, of.value("block"))
         found = self._with_states(found, setup.context)
         if of.value("chunks") == "full" and any(each.limit is None for each in found):
             found = [each._replace(limit=None) if each.kind == "chunk" else each for each in found]
@@ -347,6 +344,11 @@ class _Cells:
 
     def tokens(self, blocks: int, context: int) -> int:
         return _up(context, self.block)
+
+    def masked(self) -> int:
+        """Cells of the masks of a pass, one for each kind of layers."""
+        cells = _up(self.setup.context, self.block)
+        return sum({each.limit: self._cells(each, cells) for each in self.found if each.kind != "state"}.values())
 
 
 class _Slots:

@@ -136,7 +136,8 @@ class Serving(NamedTuple):
 
     def work(self) -> Iterator[Amount]:
         """Working memory, of which nothing is known where the pool is given."""
-        return iter(()) if self.given is not None else work(self.trace, self.of, self.setup)
+        return iter(()) if self.given is not None else work(
+            self.trace, self.of, self.setup, getattr(self.pool, "masked", int)())
 
     @property
     def cached(self) -> int:
