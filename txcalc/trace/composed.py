@@ -30,12 +30,13 @@ def attention(t: Trace, spec: Attention, given: Tables, x: Tensor, source: Tenso
     if given.bias is not None:
         learned = not t.workload.freezes if source is x else t.workload.recompute is not None
         core = core._replace(masked=1, learned=learned and t.workload.keeps, why="")
-    if caches:  # a kernel that masks by itself has keys of its queries alone
+    wide = (t.size(heads.dim) or 0) > FLASH_WIDEST  # ``use_gqa_in_sdpa``
+    if caches:  # a kernel that masks by itself has keys of its queries alone, unless they are repeated
         n = core.span.queries
         if source is x:
-            keys = n if core.span.masks and mask is None else cache.seen(t, n, spec.window)
+            keys = n if core.span.masks and mask is None and not (wide and heads.grouped) else cache.seen(
+                t, n, spec.window)
             core = core._replace(span=core.span._replace(keys=keys))
-    wide = (t.size(heads.dim) or 0) > FLASH_WIDEST  # ``use_gqa_in_sdpa``
     if (mask is not None or wide) and not scored(t):
         core = core._replace(heads=heads._replace(keys=heads.queries))
     kernel, local = choose(t, core), t.code.holds_sublayers == "sublayer"
