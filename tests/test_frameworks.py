@@ -12,9 +12,10 @@ MODEL = "llama3-8b@layers=2,d_model=256,attention.heads=8,attention.kv_heads=2,a
 FUSED = {"clip": True, "optimizer_kernel": "fused"}
 RUNS = [
     ("megatron", {"tp": 2, "dp": 3, "zero": 1}, {"implementation": "megatron", **FUSED}),
-    ("torchtitan", {"dp": 4, "tp": 2}, {"fsdp": "yes", "sp": True, **FUSED}),
-    ("torchtitan", {"dp": 2, "cp": 2}, {"fsdp": "yes", "cp_comm": "all-gather", **FUSED}),
-    ("torchtitan", {"optimizer": "sgd"}, {"clip": True}),
+    ("torchtitan", {"dp": 4, "tp": 2}, {"fsdp": "yes", "sp": True, "loss": "fp32", **FUSED}),
+    ("torchtitan", {"dp": 2, "cp": 2}, {"fsdp": "yes", "cp_comm": "all-gather", "loss": "fp32", **FUSED}),
+    ("torchtitan", {"optimizer": "sgd"}, {"clip": True, "precision": "amp", "loss": "fp32"}),
+    ("torchtitan", {"tp": 2}, {"sp": True, "dtype": "fp32", "loss": "fp32", **FUSED}),
     ("deepspeed", {"dp": 4, "zero": 3}, {"precision": "mixed", **FUSED}),
     ("deepspeed", {"cp": 2}, {"precision": "mixed", "cp_comm": "all-to-all", **FUSED}),
     ("deepspeed", {"weights": "nf4", "lora": "r=4"}, FUSED),
@@ -38,7 +39,7 @@ def test_stands_for_options(name, given, sets):
 def test_is_counted_so():
     given = {"dp": 2, "seq": 64, "global_batch": "4"}
     found = txcalc.memory(MODEL, framework="torchtitan", **given)
-    spelt = txcalc.memory(MODEL, phase="training", fsdp="yes", **FUSED, **given)
+    spelt = txcalc.memory(MODEL, phase="training", fsdp="yes", loss="fp32", **FUSED, **given)
     assert (found.workload, found.peak, found.phases) == (spelt.workload, spelt.peak, spelt.phases)
     assert {*found.notes} - {*spelt.notes} == {*framed({"framework": "torchtitan", **given})[1]}
     assert txcalc.memory(MODEL, framework=None, seq=64) == txcalc.memory(MODEL, seq=64)

@@ -133,7 +133,7 @@ def locals_freed_at_once(patch: Patch) -> None:
 
 
 def gradients_made_anew_for_every_micro_batch(patch: Patch) -> None:
-    patch.setattr(step._Step, "adds", lambda self, mode: mode._replace(accumulates=False))
+    patch.setattr(step.Step, "adds", lambda self, mode: mode._replace(accumulates=False))
 
 
 def one_logits_copy(patch: Patch, copies: int) -> None:

@@ -47,6 +47,8 @@ def test_the_errors_of_a_family(found: Reproduction) -> None:
 @pytest.mark.parametrize(("gate", "off", "verdict"), [
     ("digits", 50, "rounds to it"), ("digits", 51, "MOVED"), ("1.5%", 1500, "within"), ("1.5%", 1501, "MOVED"),
     ("2KiB", -2048, "within"), ("2KiB", -2049, "MOVED"), (None, 10**9, "estimate"),
+    ("25% above", 0, "within"), ("25% above", 1, "MOVED"), ("25% above", -20000, "within"),
+    ("25% above", -20001, "MOVED"),
 ])
 def test_gates(gate: str | None, off: int, verdict: str) -> None:
     value, unit = Fraction(100_000), Fraction(100)

@@ -45,7 +45,8 @@ def framed(given: Mapping[str, Any]) -> tuple[Mapping[str, Any], tuple[str, ...]
     sets: dict[str, Any] = {}
     for each in row["sets"]:
         said = any(value in ("any", there.get(name)) for name, value in each.get("unless", {}).items() if name in there)
-        if not said and each["field"] not in there and splits(each.get("with", ())):
+        alone = not any(getattr(layout, axis) > 1 for axis in each.get("without", ()))
+        if not said and alone and each["field"] not in there and splits(each.get("with", ())):
             sets.setdefault(each["field"], each["is"])
     stands = f"{row['title']} ({row['read']}) stands for {options(sets) or 'no option here'}"
     stands += ", and in each layout for what its axes ask for" if searches else ""

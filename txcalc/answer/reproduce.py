@@ -2,8 +2,8 @@
 
 A family is a file of ``published/``: where it was read, and rows. A row says which model ran how, what is compared, and
 the figure as it was printed. ``gate`` bounds the error: ``digits``, to which the count must round, ``pool``, the same
-for the rounding of the bytes that it is counted from, a part (``1.5%``) or a size (``2KiB``); a row without one is an
-estimate, and ``missing`` says what its configuration leaves open.
+for the rounding of the bytes that it is counted from, a part (``1.5%``), a band above the count (``12% above``), or a
+size (``2KiB``); a row without one is an estimate, and ``missing`` says what its configuration leaves open.
 """
 
 from __future__ import annotations
@@ -124,7 +124,7 @@ def _ends(pool: str) -> tuple[int, int]:
 
 _EXACT: Final = 2**53
 """Integers up to here are floats as well."""
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)%")
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)%( above)?")
 
 
 def _verdict(gate: str | None, counted: Fraction, value: Fraction, unit: Fraction) -> Verdict:
@@ -135,4 +135,6 @@ def _verdict(gate: str | None, counted: Fraction, value: Fraction, unit: Fractio
         bound, good = unit / 2, "rounds to it"
     else:
         bound, good = Fraction(part[1]) / 100 * value if part else Fraction(units.parse_bytes(gate)), "within"
+    if part and part[2]:
+        return good if counted <= value <= counted * (1 + Fraction(part[1]) / 100) else "MOVED"  # type: ignore[return-value]
     return good if abs(counted - value) <= bound else "MOVED"  # type: ignore[return-value]

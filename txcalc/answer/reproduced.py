@@ -11,7 +11,7 @@ from typing import Any, Final
 from txcalc import units
 from txcalc.answer import devices
 from txcalc.answer.fit import fit
-from txcalc.answer.memory import allocated
+from txcalc.answer.memory import allocated, peak_reserved
 from txcalc.answer.passes import Passes, passes
 from txcalc.answer.report import Totals, totals
 from txcalc.answer.serving import Serving, served, serving
@@ -141,6 +141,19 @@ def _peak(spec: Model, run: Run, *, device: str, outside: str = "0B", stage: int
 def _staged(spec: Model, run: Run, stage: int | None) -> Passes:
     found = passes(spec, run)
     return found if stage is None else found._replace(traces=(trace(spec, found.workload, stage=stage),))
+
+
+def _reserved(spec: Model, run: Run, *, device: str, outside: str = "0B", stage: int | None = None,
+              segments: str | None = None) -> int:
+    """The most that the allocator reserves, of ``segments`` that expand or not, with what else the figure has in it."""
+    found = peak_reserved(_staged(spec, run, stage), devices.device(device), expands=segments == "expandable")
+    assert found is not None
+    return found + units.parse_bytes(outside)
+
+
+def _less_reserved(spec: Model, run: Run, *, less: Run, **given: Any) -> int:
+    """The most that the allocator reserves, ``less`` that of the same run with these fields."""
+    return _reserved(spec, run, **given) - _reserved(spec, {**run, **less}, **given)
 
 
 def _above_start(spec: Model, run: Run, *, device: str, stage: int | None = None) -> int:
@@ -298,7 +311,8 @@ MEASURES: Final[Mapping[str, Callable[..., Any]]] = {
     "6 N D": _six_n, "FLOPs / 6 N D": _over_six_nd, "MFU": _utilisation, "kept bytes / s b h, a layer": _kept_units,
     "kept bytes of layers": _kept_by_layers,
     "held after generation": _held, "peak of loading": _loading, "allocated after a step": _after_step,
-    "peak of a loss": _loss_step, "peak of Liger's loss": _liger, "model states": _states, "peak": _peak,
+    "peak of a loss": _loss_step, "peak of Liger's loss": _liger, "model states": _states,
+    "peak": _peak, "peak reserved": _reserved, "difference of peaks reserved": _less_reserved,
     "peak, logits held": _logits_held, "peak above its start": _above_start, "there before a step": _start,
     "tokens of the pool": _pool("tokens"), "blocks of the pool": _pool("blocks"),
     "bytes of the pool": _pool("pool_bytes"), "bytes of slots": _slots,

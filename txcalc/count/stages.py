@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from math import prod
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from txcalc.count.entries import Entry
 from txcalc.count.moments import Mode
@@ -79,8 +79,21 @@ def chunks(trace: Trace) -> tuple[Trace, ...]:
 
 def most(found: Iterable[Pass]) -> Iterable[Pass]:
     """Of passes that are alike but for how many are done, the last."""
-    return {(each.chunk, each.kind, *(held._replace(done=min(held.done, 1)) for held in each.held)): each
-            for each in found}.values()
+    return {_alike(each): each for each in found}.values()
+
+
+def some(trace: Trace) -> list[Pass]:
+    """The passes of a step without turns that are like two before them and one after."""
+    found, alike = list(passes(trace)), dict[tuple[Any, ...], list[int]]()
+    for i, each in enumerate(found):
+        alike.setdefault(_alike(each), []).append(i)
+    start, end = max(((at[2], at[-1]) for at in alike.values() if len(at) > 3), key=lambda at: at[1] - at[0],
+                     default=(0, 0))
+    return found[:start] + found[end:]
+
+
+def _alike(each: Pass) -> tuple[Any, ...]:
+    return each.chunk, each.kind, *(held._replace(done=min(held.done, 1)) for held in each.held)
 
 
 def passes(trace: Trace) -> Iterator[Pass]:

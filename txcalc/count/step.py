@@ -60,12 +60,12 @@ class Event(NamedTuple):
 def resident(trace: Trace) -> list[Entry]:
     """Bytes that are resident before the step, by category (``part``)."""
     cache = alive(trace, ((0, False),)) if not trace.workload.keeps else ()
-    return [*_Step(trace, in_place=True).resident, *cache]
+    return [*Step(trace, in_place=True).resident, *cache]
 
 
 def held(trace: Trace) -> dict[str, int]:
     """Bytes of what is there before the step and of all gradients, by category."""
-    step = _Step(trace, in_place=True)
+    step = Step(trace, in_place=True)
     return _by_part(chain(step.resident, *step.gradients))
 
 
@@ -77,7 +77,7 @@ def phases(
     generates. ``rounded``: bytes of a storage as an allocator counts them. ``like``: the same run on another batch or
     length. Raises ``SpecError`` for what is not proved.
     """
-    peaks = _Step(trace, in_place, like, rounded).peaks()
+    peaks = Step(trace, in_place, like, rounded).peaks()
     return tuple(Phase(each.name, each.bytes, each.at, each.turns) for each in peaks)
 
 
@@ -88,7 +88,7 @@ def least(trace: Trace, like: Trace, rounded: Callable[[int], int]) -> int:
     """
     if trace.layout != WHOLE or trace.workload.in_backward or trace.workload.phase != "training":
         return 0
-    step = _Step(trace, True, like, rounded)
+    step = Step(trace, True, like, rounded)
     most = max((made.now for _, made in optimizers.moments(trace.workload, step.in_order(), rounded)), default=0)
     return _total(step.resident, rounded) + sum(_total(each, rounded) for each in step.gradients) + most
 
@@ -114,7 +114,7 @@ def certainty(trace: Trace) -> Literal["exact", "bound", "estimate"]:
 
 def at_peak(trace: Trace, *, in_place: bool = True) -> list[Entry]:
     """All that is alive at the highest moment, by category (``part``), what is resident first."""
-    step = _Step(trace, in_place)
+    step = Step(trace, in_place)
     top = max(step.peaks(), key=lambda each: each.bytes)
     entries = [*step.resident, *step.around(top.made_in)]
     for run, where in top.where:
@@ -129,7 +129,7 @@ def events(trace: Trace, *, in_place: bool = True, turns: int | None = None) -> 
 
     ``turns``: of so many turns of each repeat at most, the first and the last among them.
     """
-    step, workload = _Step(trace, in_place), trace.workload
+    step, workload = Step(trace, in_place), trace.workload
     base = Amounts(_by_part(step.resident))
     runs = step.runs(partial(moments, none=Amounts(), amount=partial(_category, trace)))
     for each in stages.passes(trace):
@@ -181,7 +181,7 @@ class _Part(NamedTuple):
     kinds: str
 
 
-class _Step:
+class Step:
     """One step of a run: what is resident, and its moments."""
 
     def __init__(
