@@ -120,15 +120,13 @@ class Live:
         """``uses``: after how many uses the gradient of a weight is added to one that was there before the run."""
         self.trace, self.in_place, self.amount, self.number = trace, in_place, amount, number
         self.changes, self.differing = list[Change](), list[tuple[Any, Any, bool]]()
-        self._bytes = trace.workload.bytes_of
+        self._bytes, self.ahead = trace.workload.bytes_of, True
         self.phase: Pass = "forward"
         self.turns: Turns = ()
-        self.ahead = True
         self.weights: dict[tuple[str, object], tuple[Value, Number]] = {}  # their gradients, and how many are alike
         self._uses, self.used, self._units = uses, Counter[object](), units
-        self.last = dict[object, Last]()
-        self._plans, self._widths, self._leaves = dict[int, Plan](), dict[int, Number](), set[Value]()
-        self.open: list[Edge] = []
+        self._plans, self._widths, self._leaves = dict[int, Plan](), dict[int, Number](), dict[Value, int]()
+        self.last, self.open = dict[object, Last](), list[Edge]()
         self.halves: Halves | None = None  # of the backward pass
 
     def forward(self, steps: Schedule) -> None:
@@ -174,7 +172,8 @@ class Live:
     def backward(self, steps: Schedule) -> None:
         """Run backward from the gradients of the results, which the caller holds, and had before if it has no loss."""
         self.ahead, self.phase, given, results = False, "backward", self.trace.loss is None, self.trace.results
-        self._leaves = {steps.values[x.value] for x in self.trace.leaves}
+        readers = Counter(x.value for op in self.trace.ops for x in op.reads)
+        self._leaves = {steps.values[x.value]: readers[x.value] for x in self.trace.leaves}
         last = next(step.op for step in reversed(steps.steps) if isinstance(step, Run))
         first = [Memory(self._width(x), last, f"gradient of {x.label}", users=1, shape=x.shape) for x in results]
         for x, memory in zip(results, first, strict=True):
@@ -332,7 +331,8 @@ class Live:
         old, fresh = value.gradient, g.how in ("new", "same") and not through_view(g)
         size = self._width(g.of) if isinstance(g.of, Tensor) else (old or memory).bytes
         if old is None:  # a leaf's is no part of another's
-            own = self.make(run.op, [(g, size)]) if g.how == "part" and value in self._leaves else []
+            whole = self._leaves.get(value) == 1 and g.how == "same"  # all of its gradient, which another has, too
+            own = self.make(run.op, [(g, size)]) if whole or (g.how == "part" and value in self._leaves) else []
             value.gradient, value.fresh = (own or [memory])[0], fresh or bool(own)
             return [memory] if own else []
         if not old.users:  # it was added elsewhere
