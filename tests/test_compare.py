@@ -151,6 +151,8 @@ def test_a_model_that_does_not_fit_is_named() -> None:
     result = CliRunner().invoke(app, ["compare", "gpt3", "gpt2", "--seq", "2K"])
     assert result.exit_code == 2
     assert result.stderr == "error: --seq: 2,048 tokens, but gpt2 has 1,024 learned positions\n"
+    result = CliRunner().invoke(app, ["compare", "gpt2", "vit-b16"])
+    assert result.stderr == "error: vit-b16 makes 197 positions of every input: give --seq 197 for all\n"
 
 
 def test_saved_answers_keep_their_ranks(tmp_path: Path) -> None:

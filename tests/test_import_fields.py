@@ -242,3 +242,12 @@ def test_the_first_class_that_is_known_counts_also_by_its_former_name(model_type
     found = counted({**config, "architectures": classes})
     assert found == counted({**config, "architectures": ["LlamaModel" if len(classes) > 1 else
                                                          "T5ForConditionalGeneration"]})
+
+
+@pytest.mark.parametrize(("name", "said"), [
+    ("Qwen3_5ForConditionalGeneration", "is not built of qwen3"),
+    ("LlavaForConditionalGeneration", "is built of several")])
+def test_a_class_that_is_built_of_others_is_said(name: str, said: str) -> None:
+    notes: list[str] = []
+    spec_from_config({**base("qwen3"), "architectures": [name]}, "config.json", "small", notes=notes)
+    assert any(note.startswith(f"{name} {said}") for note in notes)

@@ -92,6 +92,7 @@ def test_the_option_arrives() -> None:
     for asked, found in (("absorbed", "absorbed"), ("expanded", "expanded")):
         result = CliRunner().invoke(app, ["count", "deepseek-v2-lite", "--seq", "8", "--latents", asked, "--json"])
         assert f'"latents": "{found}"' in result.stdout
+    assert "· latents" not in CliRunner().invoke(app, ["memory", "gpt2", "--seq", "8", "--latents", "absorbed"]).stdout
 
 
 def test_absorbed_is_the_default_of_decoding_alone() -> None:

@@ -116,6 +116,9 @@ def test_a_sibling_of_an_image_model_fits_together() -> None:
     encoder = {"input": SOUND, "position": {"kind": "learned"}}
     small = sibling(Model.from_data({**BASE, "architecture": "encoder-decoder", "encoder": encoder}))
     assert small.encoder.position.size == positions(small.encoder.input)
+    encoder["input"] = {**SOUND, "length": 13 * 15, "grid": {"channels": 48, "frames": 100}}
+    small = sibling(Model.from_data({**BASE, "architecture": "encoder-decoder", "encoder": encoder}))
+    assert small.encoder.position.size == positions(small.encoder.input) == 2 * 3
     hybrid = sibling(Model.from_data({**BASE, "recurrent": {**MAMBA, "heads": 96, "groups": 8}}))
     assert (hybrid.recurrent.heads, hybrid.recurrent.groups) == (6, 2)
     assert sibling(txcalc.load("lfm2-1.2b")).layers == 11

@@ -12,6 +12,7 @@ from txcalc.answer.report import KVCache, ModelInfo, Named, Provenance, Quantity
 from txcalc.count import kv_cache
 from txcalc.document import Part
 from txcalc.spec.errors import SpecError
+from txcalc.spec.facts import positions
 from txcalc.spec.model import Model
 from txcalc.trace.layout import Layout
 from txcalc.trace.model import trace
@@ -57,7 +58,7 @@ def compare(
         raise SpecError("nothing to compare")
     workload, defaults = fill([named.spec for named in models], given)
     runs = [workload.replaced(layout=Layout.read(each)) for each in layouts] or [workload] * len(models)
-    reports = [_count(named, run, own=bool(layouts)) for named, run in zip(models, runs, strict=True)]
+    reports = [_count(named, run, defaults, own=bool(layouts)) for named, run in zip(models, runs, strict=True)]
     return Comparison(
         defaults=tuple(sorted(defaults)),
         entries=tuple(_entry(report, _at_context(named.spec, run))
@@ -67,13 +68,17 @@ def compare(
     )
 
 
-def _count(named: Named, run: Workload, *, own: bool) -> Report:
-    """A model's count; what is wrong with devices of its own is no option's."""
+def _count(named: Named, run: Workload, defaults: frozenset[str], *, own: bool) -> Report:
+    """A model's count; what is wrong with devices of its own, or a length that was filled in, is no option's."""
     try:
         return count(named.spec, run, origin=named.origin)
     except SpecError as error:
         if own and error.field in Layout.names():
             raise SpecError(f"{named.spec.name}, {error.field}: {error.message}") from None
+        if error.field in defaults and named.spec.input.kind != "tokens":
+            length = positions(named.spec.input)
+            raise SpecError(f"{named.spec.name} makes {length:,} positions of every input: give --seq {length} for "
+                            "all") from None
         raise
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from txcalc.spec.errors import SpecError
 from txcalc.spec.facts import STORAGE, architecture_fields, located_blocks
+from txcalc.spec.inputs import eighth
 from txcalc.spec.model import Model
 from txcalc.spec.rnn import ImageConvolutions, PatchMerging
 
@@ -107,6 +108,9 @@ def _related(data: Mapping[str, Any], out: dict[str, Any]) -> None:
         out["shared_experts"] = min(data["shared_experts"], 2)
     if "repeat" in data:
         out["repeat"] = min(data["repeat"], 2)
+    if data.get("grid"):  # an eighth of every piece's frames
+        out["grid"]["frames"] = 8 * SMALL["conv"]
+        out["length"] = SMALL["conv"] * min(data["length"] // eighth(data["grid"]["frames"]), 2)
     if "position" in data and (length := _positions(out["input"])) is not None:
         if "size" in out["position"]:
             out["position"]["size"] = length

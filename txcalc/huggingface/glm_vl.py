@@ -99,7 +99,7 @@ def _exaone4_5(c: Config, kind: str) -> Data:
 
 def _kimi_k25(c: Config, kind: str) -> Data:
     """Kimi K2.5, arXiv 2602.02276: MoonViT's patches, normed one by one, before Kimi K2's experts."""
-    c.ignore("ignore_index", "media_placeholder_token_id", "video_placeholder", "use_unified_vision_chunk",
+    c.ignore("media_placeholder_token_id", "video_placeholder", "use_unified_vision_chunk",
              "projection_layer_norm_eps")
     spec = text_stack(c, kind, "deepseek_v3")
     image, _ = part_of(c, "vision_config", "kimi_k25_vision", only=True)

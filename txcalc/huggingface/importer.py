@@ -149,6 +149,8 @@ def _class(data: Mapping[str, Any], family: Family, source: str, choices: list[s
 
     A class that is built of several configurations, in a file that is one of them, stands for that part's own.
     """
+    from txcalc.huggingface.families import FAMILIES
+
     classes = data.get("architectures") or [next(iter(family.classes))]
     if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
         raise SpecError(f"must be a list of classes, got {shown(classes)}", source=source, field="architectures")
@@ -156,8 +158,12 @@ def _class(data: Mapping[str, Any], family: Family, source: str, choices: list[s
     names = [FORMER_CLASSES.get(name.casefold(), name) for name in classes]
     found = next((known[name.casefold()] for name in names if name.casefold() in known), None)
     own = next((name for name, kind in family.classes.items() if kind == "lm"), None)
-    if found is None and own and _is_whole(names[0]) and not _is_whole(own):
-        choices.append(f"{names[0]} is built of several configurations, of which this file is one: counted as {own}")
+    whole = _whole(names[0])
+    if found is None and own and whole is not None and _whole(own) is None:
+        apart = any(part in FAMILIES for part in whole.parts) and data["model_type"] not in whole.parts
+        said = f"not built of {data['model_type']}" if apart else (
+            "built of several configurations, of which this file is one")
+        choices.append(f"{names[0]} is {said}: counted as {own}")
         return own
     if found is None:
         hint = nearest(classes[0], family.classes)
@@ -167,12 +173,12 @@ def _class(data: Mapping[str, Any], family: Family, source: str, choices: list[s
     return found
 
 
-def _is_whole(class_name: str) -> bool:
-    """Tell whether a class with a language model's head is built of several configurations."""
+def _whole(class_name: str) -> Family | None:
+    """The family of a class with a language model's head that is built of several configurations."""
     from txcalc.huggingface.families import FAMILIES
 
-    return any("text_config" in class_defaults().get(name, {}) for name, family in FAMILIES.items()
-               if family.classes.get(class_name) == "lm")
+    return next((family for name, family in FAMILIES.items() if family.classes.get(class_name) == "lm"
+                 and "text_config" in class_defaults().get(name, {})), None)
 
 
 def decoder_classes(prefix: str) -> dict[str, str]:

@@ -348,7 +348,7 @@ def _gemma3(c: Config, kind: str, *, either: bool = False) -> Data:
 # ---------------------------------------------------------------- rows
 
 _SIGLIP: Final = "siglip_vision_model"
-TILES: Final = "ignore_index vocab_size image_seq_length image_grid_pinpoints"
+TILES: Final = "vocab_size image_seq_length image_grid_pinpoints"
 
 # How a processor cuts images, in the configurations of LFM2-VL.
 _CUTTING: Final = ("do_image_splitting encoder_patch_size max_image_tokens max_num_patches max_pixels_tolerance "
@@ -368,7 +368,7 @@ ROWS: Final[Rows] = {
     # LLaVA 1.5, arXiv 2310.03744; ViP-LLaVA, arXiv 2312.00784.
     "llava": seeing("Llava", "llama", "clip_vision_model", llava, either=True, ignore=TILES),
     "vipllava": seeing("VipLlava", "llama", "clip_vision_model", _vipllava,
-                       ignore="ignore_index vocab_size image_seq_length"),
+                       ignore="vocab_size image_seq_length"),
     # LLaVA-NeXT and its successors: an image here is one tile, as large as the tower's; newlines stand between rows.
     "llava_next": seeing("LlavaNext", "llama", "clip_vision_model", _llava_next, ignore=TILES),
     "llava_next_video": seeing(
@@ -377,9 +377,9 @@ ROWS: Final[Rows] = {
     "llava_onevision": seeing("LlavaOnevision", "qwen2", _SIGLIP, _llava_next, ignore=f"{TILES} vision_aspect_ratio"),
     # PaliGemma, arXiv 2407.07726.
     "paligemma": seeing("PaliGemma", "gemma", _SIGLIP, _paligemma, text_ignore="num_image_tokens",
-                        ignore="ignore_index vocab_size hidden_size num_image_tokens", before=_sees_both_ways),
+                        ignore="vocab_size hidden_size num_image_tokens", before=_sees_both_ways),
     # Mistral Small 3.1; LightOnOCR has its projector before Qwen 3's text.
-    "mistral3": seeing("Mistral3", "mistral", "pixtral", _mistral3, ignore="ignore_index"),
+    "mistral3": seeing("Mistral3", "mistral", "pixtral", _mistral3),
     "lighton_ocr": seeing("LightOnOcr", "qwen3", "pixtral", partial(_pixtral, act="gelu", bias=False), only={
         "multimodal_projector_bias": False, "projector_hidden_act": "gelu", "vision_feature_layer": -1}),
     # Aya Vision, arXiv 2505.08751; Command A Vision.

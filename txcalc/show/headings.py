@@ -65,7 +65,7 @@ def run(workload: Workload, defaults: frozenset[str], attention: str | None, *mo
         dtypes(workload),
         _PHASES[workload.phase],
         "" if workload.layout is None else str(workload.layout),
-        *policy(workload),
+        *policy(workload if any(map(_has_latents, models)) else workload.replaced(latents=None)),
         "" if attention is None else kernel(workload, attention),
         f"{_CODE[workload.implementation]} {workload.kernels.upper()} kernels",
     ]
@@ -140,6 +140,11 @@ def _heads(spec: Fields) -> str:
         return ""
     own, kv = found
     return f"{units.exact(own)} heads" + (f" ({units.exact(kv)} KV)" if kv is not None and kv != own else "")
+
+
+def _has_latents(model: ModelInfo) -> bool:
+    found = (block.get("attention") for stack in stacks(model.spec) for block in blocks(stack))
+    return any(each and each["kind"] == "mla" for each in found)
 
 
 def _tower(spec: Fields) -> str:

@@ -26,7 +26,8 @@ _MOST: Final = 10
 def blocks(memory: Memory, defaults: Collection[str] = ()) -> Iterator[b.Block]:
     """The blocks of a run's memory."""
     yield title(memory, "memory", defaults)
-    yield b.Facts("Peak", [*_facts(memory), *(_pool(memory.engine) if memory.engine else ())])
+    served, on_card = memory.engine, memory.device is not None
+    yield b.Facts("Peak", [*_facts(memory), *(_pool(served, on_card) if served else ())])
     if memory.timeline:
         yield _phases(memory)
         yield b.Charts(lambda: [_timeline(memory)])
@@ -180,13 +181,14 @@ def _started(served: Served, workload: Workload, defaults: Collection[str]) -> l
     ]
 
 
-def _pool(served: Served) -> Iterator[b.Fact]:
-    """The pool, and what it holds."""
-    yield b.Fact("Pool", b.Number(served.pool_bytes, "memory"), "",
-                 f"{units.exact(served.blocks)} blocks of {units.exact(served.block)} token{'s' * (served.block > 1)}")
-    yield b.Fact("tokens", b.Number(served.tokens), "", "as the engine counts them", sub=True)
-    length = f"of {units.exact(served.context)} tokens"
-    yield b.Fact("requests at once", b.Number(served.requests), "", length, sub=True)
+def _pool(served: Served, on_card: bool) -> Iterator[b.Fact]:
+    """The pool, where a card or its size is given, and what it holds."""
+    if on_card or served.pool_bytes:
+        blocks = f"{units.exact(served.blocks)} blocks of {units.exact(served.block)} token{'s' * (served.block > 1)}"
+        yield b.Fact("Pool", b.Number(served.pool_bytes, "memory"), "", blocks)
+        yield b.Fact("tokens", b.Number(served.tokens), "", "as the engine counts them", sub=True)
+        length = f"of {units.exact(served.context)} tokens"
+        yield b.Fact("requests at once", b.Number(served.requests), "", length, sub=True)
     if served.card_bytes:
         yield b.Fact("on each card", b.Number(served.card_bytes[0], "memory"), "", "then " + ", ".join(
             map(units.memory, served.card_bytes[1:])))
