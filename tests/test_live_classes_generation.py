@@ -24,6 +24,7 @@ STEPS = (7, 7, 1, 1)
 RUNS = [{"attention": attention, "dtype": dtype, "cache": cache, "logits": logits, "batch": batch}
         for attention in ("eager", "sdpa") for dtype in ("fp32", "bf16") for cache in ("dynamic", "static:17")
         for logits in ("last", "all") for batch in (1, 2)]
+GENERATES = [name for name in CONFIGS if model(name).head.kind != "classifier" or model(name).input.kind != "tokens"]
 PADDED = [run | {"lengths": (7, 6)} for run in RUNS if run["batch"] == 2]
 
 
@@ -68,7 +69,7 @@ def generation(name: str, device: str, run: dict[str, Any]) -> tuple[list[list[i
 @pytest.mark.parametrize(("name", "run", "device"), [
     pytest.param(name, run, device, id=f"{name}-{device}-" + "-".join(map(str, run.values())),
                  marks=() if quick(name, run, device) else pytest.mark.slow)
-    for name in CONFIGS for run in (*RUNS, *PADDED) for device in ("cpu", "fake-cuda")
+    for name in GENERATES for run in (*RUNS, *PADDED) for device in ("cpu", "fake-cuda")
     if (model(name).encoder is None or ("lengths" not in run and run["logits"] == "all"))
     and (name != "t5-gated" or run["cache"] == "dynamic")  # ``StaticCache`` has as many layers as its encoder
     and (name != "gemma2" or run["attention"] == "eager") and (is_causal(model(name)) or (
@@ -94,7 +95,7 @@ def is_searched(name: str) -> bool:
 @pytest.mark.parametrize(("name", "attention", "dtype", "device", "padded"), [
     pytest.param(name, attention, dtype, device, padded, id=f"{name}-{attention}-{dtype}-{device}-{padded}",
                  marks=() if name in (*OFTEN, "t5") else pytest.mark.slow)
-    for name in filter(is_searched, CONFIGS) for attention in ("eager", "sdpa") for dtype in ("fp32", "bf16")
+    for name in filter(is_searched, GENERATES) for attention in ("eager", "sdpa") for dtype in ("fp32", "bf16")
     for device in ("cpu", "fake-cuda") for padded in (False, True) if not (padded and model(name).encoder)])
 def test_beam_search(name: str, attention: str, dtype: str, device: str, padded: bool) -> None:
     """The prompt and all steps of ``generate``, whose last token no pass reads."""
@@ -162,3 +163,8 @@ def test_as_an_engine() -> None:
 def test_an_engine_that_there_is_not(run: dict[str, Any], why: str) -> None:
     with pytest.raises(SpecError, match=why):
         needed(load("qwen3-8b").model, run)
+
+
+def test_a_class_with_one_head_is_followed_with_its_loss_alone() -> None:
+    with pytest.raises(SpecError, match="classes with one head, without a loss"):
+        generation("gpt2-SequenceClassification", "cpu", RUNS[0])

@@ -122,8 +122,8 @@ def normalize(t: Trace, a: Tensor, b: Tensor, *, in_place: bool = False) -> Tens
     last: Steps = ((ops.to(b),), (ops.to(a),))
     if several(t, a.shape[-1]):
         last = ((ops.temporary(a),), (ops.to(a),), (ops.summed(b),))
-    steps = (*((ops.temporary(a, passing=n)._replace(own=n == 1),) for n in (3, 2, 1)), *last)
     out = t.alias(a, *a.shape) if in_place else ops.like(t, a, name, widest(t, a.role, b.role))
+    steps = (*((ops.temporary(x, passing=n)._replace(own=n == 1),) for n, x in ((3, a), (2, a), (1, out))), *last)
     kept = a
     if in_place and t.workload.keeps and t.needs(a):
         kept = t.op(name, "elementwise", reads=(a,), writes=(ops.like(t, a, f"{a.label}, before", a.role),))

@@ -128,7 +128,7 @@ UNDERSTOOD: dict[type[Spec], set[str]] = {
     inputs.Maxout: {"width", "pieces", "bias"},
     inputs.LMHead: {"kind", "tied", "bias", "unused_bias", "softcap", "transform", "maxout", "pair_labels", "copies",
                     "widened"},
-    inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies"},
+    inputs.ClassifierHead: {"kind", "labels", "bias", "of", "transform", "copies", "padded", "undropped"},
     inputs.ContrastiveHead: {"kind", "width", "loss"},
     inputs.ProjectionHead: {"kind", "width", "of", "hidden"},
     inputs.NoHead: {"kind"},
