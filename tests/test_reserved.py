@@ -41,7 +41,7 @@ def by_list(asked: list[tuple[str, int]], *, expands: bool) -> int:
         elif not fits:
             pools.append([[page if size < 10 * MIB else -(-size // (2 * MIB)) * 2 * MIB, None]])
             fits = [(pools[-1][0][0], len(pools) - 1, 0)]
-        there, s, i = min(fits)
+        there, s, i = min(fits, key=lambda fit: (expands and fit[2] == len(pools[0]) - 1, fit))  # that grows: the last
         cut = there - size >= BLOCK if small or expands else there - size > MIB
         pools[s][i:i + 1] = [[size, name], [there - size, None]] if cut else [[there, name]]
     return sum(block[0] for pools in found.values() for segment in pools for block in segment)

@@ -40,6 +40,8 @@ class Pool:
         if at == len(self._free):
             self._grow(asked)
             at = bisect_left(self._free, (asked, 0))
+        elif self.page and sum(self._free[at]) == self._end and at + 1 < len(self._free):
+            at += 1  # what ends the segment can grow, so that all others fit better
         size, address = self._free[at]
         self._drop(address)
         if size - asked > self.least:
