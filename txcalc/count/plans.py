@@ -34,7 +34,8 @@ def plan(op: Op, width: Callable[[Role], int], number: Callable[..., Number], *,
     made = op.writes[0].made if op.writes else Role.ACTIVATION
     if op.kind.name == "weighing":  # what is written in place may be narrower than what its gradients are computed in
         made = max((x.made for x in op.reads), key=width)
-    differ = [g for step in op.backward for g in step if isinstance(g.of, Tensor) and width(g.of.made) != width(made)]
+    differ = [g for step in op.backward for g in step
+              if isinstance(g.of, Tensor) and not g.own and width(g.of.made) != width(made)]
     casting = any(not g.kept for g in differ)
 
     def size(g: Gradient) -> Number:

@@ -12,7 +12,7 @@ from txcalc.trace.ops import made
 from txcalc.trace.record import Part, Trace
 from txcalc.trace.sizes import same, several
 from txcalc.trace.tables import Tables, pairs, rebound, scored
-from txcalc.trace.tensors import Gradient, Number, Role, Tensor
+from txcalc.trace.tensors import Gradient, Number, Tensor
 
 if TYPE_CHECKING:
     from txcalc.spec.layers import Attention
@@ -266,11 +266,10 @@ def _eager(t: Trace, q: Tensor, k: Tensor, v: Tensor, core: Core, mask: Tensor |
         if mask is not None:
             added = ops.like(t, scores, "scores", widest(t, scores.made, mask.made))
             scores = t.op("mask", "shift", reads=(scores, mask), writes=(added,), backward=((ops.through(scores),),))
-        with t.frame(*((scores,) if t.code.softmax == "fp32" else ())):
-            if t.code.softmax == "fp32":
-                scores = ops.cast(t, "softmax_cast", scores, Role.FLOAT32)
+        wide = t.code.softmax == "fp32"
+        with t.frame(*((scores,) if wide else ())):
             with t.frame(scores):
-                probabilities = ops.softmax(t, "softmax", scores)
+                probabilities = ops.softmax(t, "softmax", scores, wide="softmax_cast" if wide else "")
             if t.code.softmax != "own":
                 probabilities = ops.cast(t, "softmax_cast", probabilities, q.role)
         probabilities = t.hold(ops.dropout(t, "dropout", probabilities), "weights")  # returned as well

@@ -25,7 +25,8 @@ def route(t: Trace, spec: MoE, tokens: Tensor) -> tuple[Tensor, Tensor]:
     read = ops.view(t, "router", tokens)
     logits = t.hold(ops.linear(t, "router", read, spec.experts, bias=spec.router_bias, kind="router"))
     with t.frame(tokens):
-        scores = t.hold(ops.softmax(t, "router_softmax", ops.cast(t, "router_softmax", logits, Role.FLOAT32)))
+        given = logits if t.code.router == "narrow" else ops.cast(t, "router_softmax", logits, Role.FLOAT32)
+        scores = t.hold(ops.softmax(t, "router_softmax", given, wide="router_softmax"))
         weights, chosen = (t.tensor(n, spec.active_experts, role=role, label=label, grad=role is not Role.INDEX)
                            for role, label in ((scores.role, "top-k weights"), (Role.INDEX, "top-k index")))
         t.op("topk", "choice", saves=(chosen,), reads=(scores,), writes=(t.hold(weights), chosen),

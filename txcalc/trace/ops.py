@@ -387,8 +387,12 @@ def dropout(t: Trace, name: str, x: Tensor, p: float | None = None) -> Tensor:
     return t.op(name, "dropout", saves=(mask,), reads=(x, mask), writes=(out,), backward=((to(x),),))
 
 
-def softmax(t: Trace, name: str, x: Tensor) -> Tensor:
-    """``F.softmax`` in the dtype of its input: keeps its output."""
-    (x,) = casts(t, name, "softmax", x)
-    out = like(t, x, name)
-    return elementwise(t, name, "softmax", x, out, keeps=(out,))
+def softmax(t: Trace, name: str, x: Tensor, *, wide: str = "") -> Tensor:
+    """``F.softmax`` in the dtype of its input: keeps its output. ``wide``: with ``dtype=torch.float32``, by a cast of
+    that name, unless CUDA's kernel reads fp16 itself (``SoftMax.cpp``)."""
+    fused = wide != "" and t.workload.kernels == "cuda" and t.workload.dtype == "fp16"
+    if not fused:
+        (x,) = (cast(t, wide, x, Role.FLOAT32),) if wide else casts(t, name, "softmax", x)
+    out = like(t, x, name, Role.FLOAT32 if fused else None)
+    gradient = to(x)._replace(own=fused)
+    return t.op(name, "softmax", saves=(out,), reads=(x,), writes=(out,), backward=((gradient,),))

@@ -110,7 +110,7 @@ class Gradient(NamedTuple):
     summed: bool = False  # over what was broadcast, when the operation's own formula is through
     kept: Tensor | None = None  # it was made in the forward pass and saved, as this
     collective: str = ""  # what ranks of cp do to make a temporary
-    own: bool = False  # a temporary in its own dtype, whatever the others are computed in
+    own: bool = False  # in its own dtype, whatever the others are computed in
 
     @property
     def elements(self) -> Number:
