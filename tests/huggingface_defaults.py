@@ -41,7 +41,8 @@ def read_defaults(model_types: list[str]) -> dict[str, dict[str, Any]]:
         # The class attribute, not the instance's: an instance has already derived kv heads from heads.
         found[model_type] = {
             name: value for name in sorted({*cls().to_dict(), *(field.name for field in fields(cls))})
-            if name not in IRRELEVANT and isinstance(value := getattr(cls, name, {}), PLAIN)
+            if isinstance(value := getattr(cls, name, {}), PLAIN) and (
+                name not in IRRELEVANT or (name == "pad_token_id" and value is not None))
         }
     return found
 

@@ -251,3 +251,11 @@ def test_a_class_that_is_built_of_others_is_said(name: str, said: str) -> None:
     notes: list[str] = []
     spec_from_config({**base("qwen3"), "architectures": [name]}, "config.json", "small", notes=notes)
     assert any(note.startswith(f"{name} {said}") for note in notes)
+
+
+@pytest.mark.parametrize(("model_type", "padded"), [("gemma2", True), ("llama", False)])
+def test_padding_that_a_file_leaves_out_is_the_classs(model_type: str, padded: bool) -> None:
+    config = {name: value for name, value in base(model_type).items() if name != "pad_token_id"}
+    classifier = FAMILIES[model_type].classes
+    name = next(name for name, kind in classifier.items() if kind == "sequence")
+    assert spec_from_config({**config, "architectures": [name]}, "config.json", "small")["head"]["padded"] is padded
