@@ -331,7 +331,7 @@ class Live:
         old, fresh = value.gradient, g.how in ("new", "same") and not through_view(g)
         size = self._width(g.of) if isinstance(g.of, Tensor) else (old or memory).bytes
         if old is None:  # a leaf's is no part of another's
-            whole = self._leaves.get(value) == 1 and g.how == "same"  # all of its gradient, which another has, too
+            whole = g.how == "same" and memory.users > 1 == self._leaves.get(value)  # another has it, too
             own = self.make(run.op, [(g, size)]) if whole or (g.how == "part" and value in self._leaves) else []
             value.gradient, value.fresh = (own or [memory])[0], fresh or bool(own)
             return [memory] if own else []
