@@ -238,7 +238,7 @@ def _conventions(workload: Workload) -> tuple[Convention, ...]:
 
 
 _WHY: Final = {"attention-flash": EMPTY_STATE, "window": EMPTY_STATE, "mamba2": CONVOLVES}
-"""Reason for a layer's cost to differ from version 1's."""
+"""Note on a layer's cost that version 1 counted otherwise."""
 
 Costs = dict[tuple[str, int, str], int | None]
 """By layer, length and quantity."""

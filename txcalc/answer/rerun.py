@@ -214,7 +214,7 @@ MEANINGS: Final = (
 
 
 def _why(total: str, now: Report) -> str:
-    """Reason for an older document's total to differ today, as far as the way of counting has changed."""
+    """Note on a total that an older version counted otherwise; none if nothing has changed."""
     return "; ".join(row.why for row in MEANINGS if total in row.totals and row.holds(now))
 
 

@@ -223,8 +223,9 @@ def unproved(trace: Trace) -> str:
              for what, has in UNSPLIT if getattr(trace.layout, axis) > 1 and has(trace)]
     found += [f"sharding of {trace.workload.weights} weights"] * bool(trace.workload.weights and trace.layout.shards)
     piped = trace.layout.pp > 1 and trace.layout.shards > 0
-    found += ["a pipeline whose weights are gathered for each micro-batch (--fsdp reshard=no would do)"] * bool(
-        piped and trace.layout.fsdp and trace.layout.fsdp.reshard is not False)
+    fsdp = trace.layout.fsdp if piped else None
+    found += ["a pipeline whose weights are gathered for each micro-batch"
+              + " (--fsdp reshard=no would do)" * (not fsdp.offload)] * (fsdp.reshard is not False) if fsdp else []
     found += ["a pipeline of sharded weights that goes back in halves (--schedule 1f1b would do)"] * (
         piped and trace.layout.order in ("zb", *FOLDED))
     found += [what for what, has in MODELS if has(spec)] + [what for what, has in LAYERS if _any(spec, has)]

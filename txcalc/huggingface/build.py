@@ -22,7 +22,7 @@ _GELU: Final = {"gelu_pytorch_tanh": "kernel", "gelu_fast": "fast", "gelu_python
 
 
 def gelu(c: Config) -> Data:
-    """How the class composes its GELU, where the file names another form of it than the class does by itself."""
+    """GELU variant that the file names, where it is not the default of its class."""
     usual = {"dense_act_fn": "gelu_new", **c.defaults}  # which T5 makes of another field
     for name in ("hidden_act", "hidden_activation", "activation_function", "dense_act_fn"):
         own = _GELU.get(str(c.data.get(name))) if name in usual else None

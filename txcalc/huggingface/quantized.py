@@ -125,7 +125,7 @@ def _leaves_tower(matcher: Matcher) -> bool | None:
 
 _TOWERS: Final = ("vision_tower", "vision_model", "vision_encoder")
 _PROJECTORS: Final = ("multi_modal_projector", "connector", "vision_embed", "projector", "mlp1", "embed_vision")
-"""Names of the encoder of images, and what stands between it and the text; of ``visual`` both are parts."""
+"""Module names of vision encoders and of projectors; ``visual`` holds both."""
 
 
 def _packed_router(family: modules.Family, model: Model, matcher: Matcher) -> bool:

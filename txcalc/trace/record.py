@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from txcalc.trace.workload import Workload
 
 Part = Literal["tokens", "q", "k", "v", "latents", "attention output", "down", "output", ""]
-"""Place of a matrix in a model, as far as anything depends on it: its table of tokens, its output head, ..."""
+"""Role of a weight matrix: token embedding, output head, query projection, ..."""
 NONE: Final[Mapping[str, tuple[Number, ...]]] = {}
 NOTHING: Final = Tensor(0, Storage(0, ()), ())  # what an operation makes that writes nothing
 

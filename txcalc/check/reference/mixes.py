@@ -201,7 +201,7 @@ class GatedStreams(nn.Module):
 
 
 def streams(stack: Stack, width: int, *, adds: bool) -> nn.Module | None:
-    """What reads a stack's residual streams, and says how an output ``adds`` to them; none: it has none."""
+    """Module that reads the residual streams and ``adds`` outputs to them; None without streams."""
     if stack.streams is None:
         return None
     if stack.mix_rank is not None:
